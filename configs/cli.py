@@ -1,0 +1,173 @@
+"""The command line: a recipe's fields as options, and a user's mistake as one line.
+
+An option is `--section.field VALUE`; tuples are comma-separated, None is `none`, a truth `true` or
+`false`. Help texts are the attributes' docstrings.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import docstring_parser
+
+import configs
+from configs.schema import Recipe
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Ends the program with one line: status 2 for a user's mistake, 1 for a failed run."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            error = f"cannot use {error.filename}: {error.strerror}."
+        fail(str(error))
+    except FloatingPointError as error:
+        print(f"{_program()}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr, exit status 2."""
+    print(f"{_program()}: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _program() -> str:
+    return os.path.basename(sys.argv[0])
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parses; a mistake is one line, and an unknown option suggests the nearest."""
+    parser.error = fail  # type: ignore[method-assign]
+    namespace, unknown = parser.parse_known_args(argv)
+    if unknown:
+        options = [option for action in parser._actions for option in action.option_strings]
+        word = unknown[0].partition("=")[0]
+        if word.startswith("-"):
+            close = configs.nearest(word, [o for o in options if o.startswith("--")])
+            hint = close if "mean" in close else "; --help lists all options"
+            fail(f"unknown option {word}{hint}")
+        fail(f"unexpected argument {word!r}; options start with --, and --help lists them.")
+    return namespace
+
+
+def parse_train(argv: list[str]) -> tuple[Recipe, Path]:
+    """`RECIPE [--section.field VALUE ...] [--run-dir DIR]` to a recipe and its folder.
+
+    Without arguments lists the recipes and exits.
+
+    Raises:
+      ValueError: an unknown recipe, or values that contradict each other.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: python train.py RECIPE [--section.field VALUE ...] [--run-dir DIR]\n")
+        print("A folder with a checkpoint is resumed. RECIPE --help lists its fields. Recipes:")
+        for name in configs.names():
+            print(f"  {name:16}{configs.describe(name)}")
+        sys.exit(0)
+    name, *options = argv
+    recipe = configs.load(name)
+    parser = argparse.ArgumentParser(
+        f"{_program()} {name}",
+        description=configs.describe(name),
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=40, width=100),
+    )
+    parser.add_argument("--run-dir", metavar="DIR", help=f"the run's folder (runs/{name})")
+    _add_fields(parser, recipe, "")
+    given = {
+        key: value
+        for key, value in vars(parse(parser, [_kebab(option) for option in options])).items()
+    }
+    run_dir = Path(given.pop("run_dir", f"runs/{name}"))
+    return _replace(recipe, given, ""), run_dir
+
+
+def _kebab(argument: str) -> str:
+    """--data.batch_size=8 to --data.batch-size=8."""
+    if not argument.startswith("--"):
+        return argument
+    option, equals, value = argument.partition("=")
+    return option.replace("_", "-") + equals + value
+
+
+def _add_fields(parser: Any, owner: Any, prefix: str) -> None:
+    docs = {
+        name.strip(): parameter.description or ""
+        for parameter in docstring_parser.parse(type(owner).__doc__ or "").params
+        for name in parameter.arg_name.split(",")
+    }
+    hints = typing.get_type_hints(type(owner))
+    group = parser.add_argument_group(prefix.rstrip(".")) if prefix.count(".") == 1 else parser
+    for field in dataclasses.fields(owner):
+        value = getattr(owner, field.name)
+        if dataclasses.is_dataclass(value):
+            _add_fields(group if prefix else parser, value, f"{prefix}{field.name}.")
+            continue
+        group.add_argument(
+            f"--{prefix}{field.name}".replace("_", "-"),
+            dest=prefix + field.name,
+            type=_reader(hints[field.name]),
+            metavar=_metavar(hints[field.name]),
+            help=f"{' '.join(docs.get(field.name, '').split())} ({_shown(value)})".replace(
+                "%", "%%"
+            ),
+        )
+
+
+def _replace(owner: Any, given: dict[str, Any], prefix: str) -> Any:
+    """The dataclass with the given values in it, checked anew."""
+    changes = {}
+    for field in dataclasses.fields(owner):
+        value = getattr(owner, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _replace(value, given, f"{prefix}{field.name}.")
+        elif prefix + field.name in given:
+            changes[field.name] = given[prefix + field.name]
+    return dataclasses.replace(owner, **changes)
+
+
+def _reader(hint: Any) -> Callable[[str], Any]:
+    """Reads a value of the annotated type from its text."""
+    if isinstance(hint, types.UnionType):  # X | None
+        inner = _reader(next(arg for arg in typing.get_args(hint) if arg is not type(None)))
+        read: Callable[[str], Any] = lambda text: None if text == "none" else inner(text)  # noqa: E731
+    elif typing.get_origin(hint) is tuple:
+        item = _reader(typing.get_args(hint)[0])
+        read = lambda text: tuple(item(part) for part in text.split(",") if part)  # noqa: E731
+    elif hint is bool:
+        read = lambda text: {"true": True, "false": False}[text.lower()]  # noqa: E731
+    else:
+        read = hint
+
+    def reader(text: str) -> Any:
+        try:
+            return read(text)
+        except (ValueError, KeyError):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {_metavar(hint)}") from None
+
+    return reader
+
+
+def _metavar(hint: Any) -> str:
+    if isinstance(hint, types.UnionType):
+        return "|".join("none" if a is type(None) else _metavar(a) for a in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"{_metavar(typing.get_args(hint)[0])},..."
+    return {bool: "true|false", str: "TEXT"}.get(hint, getattr(hint, "__name__", "VALUE").upper())
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

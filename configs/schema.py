@@ -1,0 +1,209 @@
+"""What a recipe consists of. Kinds are chosen in a recipe's file, numbers on the command line.
+
+A recipe is its own configuration: it is written to the run's config.json and read back from it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import cattrs
+import optax
+from cattrs.strategies import configure_tagged_union
+
+from diffusion.augment import Augment, Unchanged
+from diffusion.data import Source
+from diffusion.denoiser import EDM, Preconditioning
+from diffusion.ema import EMA
+from diffusion.noise import Grid, Karras, LogNormal, Noise
+from diffusion.samplers import Heun, Sampler
+from diffusion.sharding import Mesh
+from unet_flax import UNetConfig
+
+
+def _positive(owner: Any, *names: str) -> None:
+    for name in names:
+        if getattr(owner, name) < 1:
+            raise ValueError(f"{name}={getattr(owner, name)} must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How long to train, and what to write down on the way.
+
+    Attributes:
+      num_steps: optimiser steps.
+      seed: of weights, batches and noise; >= 0.
+      log_every_steps: steps between two lines of metrics.jsonl.
+      save_every_steps: steps between two checkpoints.
+      sample_every_steps: steps between two grids of samples.
+      num_samples: images in such a grid.
+      keep_checkpoints: how many of the latest checkpoints stay.
+    """
+
+    num_steps: int
+    seed: int = 0
+    log_every_steps: int = 100
+    save_every_steps: int = 1000
+    sample_every_steps: int = 1000
+    num_samples: int = 64
+    keep_checkpoints: int = 3
+
+    def __post_init__(self):
+        _positive(self, "num_steps", "log_every_steps", "save_every_steps", "sample_every_steps")
+        _positive(self, "num_samples", "keep_checkpoints")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must be 0 or more.")
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with linear warm-up, optional cosine decay and clipping of the gradient.
+
+    Attributes:
+      learning_rate: after the warm-up.
+      warmup_steps: over which the learning rate climbs from 0.
+      decay_steps: step at which a cosine decay reaches 0, or None for a constant rate.
+      clip_norm: largest global norm of the gradient, or None.
+      b1, b2, eps: Adam's.
+    Source: Kingma & Ba 2014, arXiv:1412.6980.
+    """
+
+    learning_rate: float
+    warmup_steps: int = 0
+    decay_steps: int | None = None
+    clip_norm: float | None = None
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self):
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate={self.learning_rate} must be above 0.")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps={self.warmup_steps} must be 0 or more.")
+        if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
+            raise ValueError(
+                f"decay_steps={self.decay_steps} must be more than "
+                f"warmup_steps={self.warmup_steps}, or none."
+            )
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"clip_norm={self.clip_norm} must be above 0, or none.")
+
+    def make(self) -> optax.GradientTransformation:
+        """The optax transformation."""
+        rate = optax.constant_schedule(self.learning_rate)
+        if self.decay_steps is not None:
+            rate = optax.cosine_decay_schedule(
+                self.learning_rate, self.decay_steps - self.warmup_steps
+            )
+        if self.warmup_steps:
+            warmup = optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps)
+            rate = optax.join_schedules([warmup, rate], [self.warmup_steps])
+        adam = optax.adam(rate, self.b1, self.b2, self.eps)
+        if self.clip_norm is None:
+            return adam
+        return optax.chain(optax.clip_by_global_norm(self.clip_norm), adam)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn.
+
+    Attributes:
+      sampler: from noise to images.
+      grid: the noise levels on the way.
+      num_steps: steps of the sampler.
+      guidance: scale of classifier-free guidance; 1 is none.
+      clip_x_0: whether every estimate of the clean image is kept in [-1, 1].
+    """
+
+    sampler: Sampler = field(default_factory=Heun)
+    grid: Grid = field(default_factory=Karras)
+    num_steps: int = 18
+    guidance: float = 1.0
+    clip_x_0: bool = False
+
+    def __post_init__(self):
+        _positive(self, "num_steps")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run.
+
+    Attributes:
+      label_dropout: share of labels hidden in training, in [0, 1]; guidance needs about 0.1.
+    """
+
+    run: Run
+    data: Source
+    model: UNetConfig
+    optimizer: Adam
+    preconditioning: Preconditioning = field(default_factory=EDM)
+    noise: Noise = field(default_factory=LogNormal)
+    augment: Augment = field(default_factory=Unchanged)
+    ema: EMA = field(default_factory=EMA)
+    sampling: Sampling = field(default_factory=Sampling)
+    mesh: Mesh = field(default_factory=Mesh)
+    label_dropout: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"label_dropout={self.label_dropout} is outside [0, 1].")
+
+
+_converter = cattrs.Converter(forbid_extra_keys=True)
+for _union in (Source, Preconditioning, Noise, Augment, Sampler, Grid):
+    configure_tagged_union(_union, _converter, tag_name="kind")
+
+to_json: Callable[[Recipe], dict[str, Any]] = _converter.unstructure
+"""A recipe as plain JSON; each choice between kinds carries its "kind"."""
+
+
+def from_json(config: dict[str, Any]) -> Recipe:
+    """The recipe that `to_json` wrote.
+
+    Raises:
+      ValueError: names what does not belong.
+    """
+    try:
+        return _converter.structure(config, Recipe)
+    except Exception as error:  # cattrs nests what it found in exception groups
+        raise ValueError("; ".join(cattrs.transform_error(error)) + ".") from error
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"run": {"seed": 0}} to {"run.seed": 0}."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+FREE = (
+    "run.num_steps",
+    "run.log_every_steps",
+    "run.save_every_steps",
+    "run.sample_every_steps",
+    "run.num_samples",
+    "run.keep_checkpoints",
+    "data.path",
+    "data.manual_dir",
+    "mesh.",
+    "sampling.",
+)
+"""Fields that may differ when a run goes on: no weight depends on them, but for how many steps."""
+
+
+def differences(stored: Recipe, wanted: Recipe) -> list[str]:
+    """Which fields of two recipes contradict each other, as "field: stored, wanted"."""
+    old, new = flatten(to_json(stored)), flatten(to_json(wanted))
+    return [
+        f"{name.replace('_', '-')} {old.get(name)} there, {new.get(name)} here"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and not name.startswith(FREE)
+    ]

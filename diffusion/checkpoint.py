@@ -1,0 +1,180 @@
+"""Checkpoints and the run's configuration on disk.
+
+A run's folder holds `config.json` and `checkpoints/STEP/`, written by Orbax. A step's folder
+appears whole or not at all, so a run that is killed while it saves loses that save alone. With
+each checkpoint goes a fingerprint of its arrays, so a damaged one is noticed and not trained on.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jaxtyping import Array, UInt32
+
+from diffusion.training import TrainState
+
+AVERAGE = "ema"  # stored apart from the rest, as sampling needs nothing else
+TRAINING = "training"
+FINGERPRINT = "fingerprint"
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Saves are asynchronous: training goes on while the files are written.
+
+    Args:
+      run_dir: the run's folder.
+      keep: how many of the latest checkpoints stay, or None for all.
+    """
+
+    def __init__(self, run_dir: Path, keep: int | None = None):
+        self.folder = Path(run_dir).absolute() / "checkpoints"
+        policy = None if keep is None else ocp.checkpoint_managers.LatestN(keep)
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy, create=True, cleanup_tmp_directories=True
+            ),
+        )
+
+    def save(self, state: TrainState) -> None:
+        """Starts saving the state under its step."""
+        items = _items(state)
+        marks = {name: int(_fingerprint(item)) for name, item in items.items()}
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                **{name: ocp.args.StandardSave(item) for name, item in items.items()},
+                **{FINGERPRINT: ocp.args.JsonSave(marks)},
+            ),
+            force=True,
+        )
+
+    def wait(self) -> None:
+        """Returns when all saves are on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for the saves and lets go of the folder."""
+        self._manager.close()
+
+
+def steps(run_dir: Path) -> list[int]:
+    """The steps of a run's whole checkpoints, ascending."""
+    folder = Path(run_dir) / "checkpoints"
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+
+
+def restore(run_dir: Path, target: TrainState, step: int | None = None) -> TrainState:
+    """Reads a training state.
+
+    Args:
+      run_dir: the run's folder.
+      target: the state as jax.ShapeDtypeStructs, with the shardings that it shall have.
+      step: which checkpoint; None for the latest.
+    Raises:
+      FileNotFoundError: no checkpoint, or none of that step.
+      ValueError: the checkpoint is damaged; names the one before it.
+    """
+    read = _read(run_dir, _items(target), step)
+    return TrainState(ema=read[AVERAGE], **read[TRAINING])
+
+
+def restore_average(run_dir: Path, target: Any, step: int | None = None) -> tuple[Any, int]:
+    """Reads the averaged weights alone, and says of which step; see `restore`."""
+    step = _existing(run_dir, step)
+    return _read(run_dir, {AVERAGE: target}, step)[AVERAGE], step
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    training = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
+    return {TRAINING: training, AVERAGE: state.ema}
+
+
+def _existing(run_dir: Path, step: int | None) -> int:
+    found = steps(run_dir)
+    if not found:
+        raise FileNotFoundError(
+            f"{run_dir} holds no checkpoint; train one with `python train.py RECIPE --run-dir "
+            f"{run_dir}`."
+        )
+    if step is not None and step not in found:
+        raise FileNotFoundError(f"{run_dir} has no checkpoint of step {step}; it has {found}.")
+    return found[-1] if step is None else step
+
+
+def _read(run_dir: Path, targets: dict[str, Any], step: int | None) -> dict[str, Any]:
+    step = _existing(run_dir, step)
+    folder = Path(run_dir).absolute() / "checkpoints"
+    args = {name: ocp.args.StandardRestore(item) for name, item in targets.items()}
+    try:
+        with ocp.CheckpointManager(folder) as manager:
+            read = manager.restore(
+                step,
+                args=ocp.args.Composite(**args, **{FINGERPRINT: ocp.args.JsonRestore()}),
+            )
+        for name in targets:
+            if int(_fingerprint(read[name])) != read[FINGERPRINT][name]:
+                raise ValueError(f"{name} is not what was saved")
+    except Exception as error:  # damage shows as whatever the reader stumbles over
+        raise ValueError(_damaged(run_dir, step, error)) from error
+    return {name: read[name] for name in targets}
+
+
+def _damaged(run_dir: Path, step: int, error: Exception) -> str:
+    before = [other for other in steps(run_dir) if other < step]
+    reason = " ".join(str(error).split())[:160]
+    advice = (
+        f"the one before it is step {before[-1]}: add --step {before[-1]} to sample from it, or "
+        "remove the damaged folder to train on from it."
+        if before
+        else "there is none before it; remove the run's folder to train anew."
+    )
+    return f"checkpoint {Path(run_dir) / 'checkpoints' / str(step)} is damaged ({reason}); {advice}"
+
+
+@jax.jit
+def _fingerprint(tree: Any) -> UInt32[Array, ""]:
+    """A number that changes with any bit of any array, however the arrays are cut over devices."""
+    total = jnp.uint32(0)
+    for leaf in jax.tree.leaves(tree):
+        unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+        words = jax.lax.bitcast_convert_type(leaf, unsigned).reshape(-1).astype(jnp.uint32)
+        # odd factors by position, so that arrays or elements that trade places show as well
+        factors = 2 * jnp.arange(words.size, dtype=jnp.uint32) + 1
+        total = total * jnp.uint32(31) + jnp.sum(words * factors, dtype=jnp.uint32)
+    return total
+
+
+def write_config(run_dir: Path, config: dict[str, Any]) -> None:
+    """Writes config.json, whole or not at all."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    partial_file = run_dir / f".{os.getpid()}.config.json"
+    partial_file.write_text(json.dumps(config, indent=2) + "\n")
+    partial_file.replace(run_dir / "config.json")
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """Reads config.json.
+
+    Raises:
+      FileNotFoundError: the folder is no run's.
+      ValueError: the file is no JSON.
+    """
+    path = Path(run_dir) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{run_dir} is not a run's folder: it holds no config.json; train one with "
+            "`python train.py RECIPE`."
+        )
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error

@@ -1,0 +1,141 @@
+"""From network to denoiser: preconditioning, and the one contract `denoise(x_t, sigma) -> x_0_hat`.
+
+D(x_t; sigma) = c_skip(sigma) x_t + c_out(sigma) F(c_in(sigma) x_t, c_noise(sigma))
+
+Source: Karras et al. 2022, arXiv:2206.00364, equation 7 and table 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffusion.noise import VPLinear
+
+Network = Callable[..., Array]
+"""`network(params, x, c_noise, *, dropout_key=None, **cond)`: any function of this form."""
+
+
+class Denoise(Protocol):
+    """Estimates the clean image; all that samplers, guidance and editing know of a network.
+
+    Args:
+      x_t: noisy images x_0 + sigma * eps.
+      sigma: scalar, or one a image.
+    Returns:
+      x_0_hat, the mean of all clean images that could have become x_t.
+    """
+
+    def __call__(
+        self, x_t: Float[Array, "B ..."], sigma: Float[Array, ""] | Float[Array, "B"]
+    ) -> Float[Array, "B ..."]: ...
+
+
+class Coefficients(NamedTuple):
+    """The four factors of the preconditioning, each (B,)."""
+
+    c_skip: Float[Array, "B"]
+    c_out: Float[Array, "B"]
+    c_in: Float[Array, "B"]
+    c_noise: Float[Array, "B"]
+
+
+@dataclass(frozen=True)
+class EDM:
+    """Keeps input and target of the network at unit variance for every sigma.
+
+    Attributes:
+      sigma_data: standard deviation of the images in [-1, 1]; > 0.
+    Source: Karras et al. 2022, arXiv:2206.00364, table 1.
+    """
+
+    sigma_data: float = 0.5
+
+    def __post_init__(self):
+        if self.sigma_data <= 0:
+            raise ValueError(f"sigma_data={self.sigma_data} must be above 0.")
+
+    def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:
+        variance = sigma**2 + self.sigma_data**2
+        return Coefficients(
+            c_skip=self.sigma_data**2 / variance,
+            c_out=sigma * self.sigma_data * jax.lax.rsqrt(variance),
+            c_in=jax.lax.rsqrt(variance),
+            c_noise=jnp.log(sigma) / 4,
+        )
+
+
+@dataclass(frozen=True)
+class Eps:
+    """DDPM's parametrisation: the network predicts the unit noise, told the timestep.
+
+    x_0_hat = x_t - sigma * eps_hat
+
+    Attributes:
+      chain: gives the timestep of a sigma.
+    Source: Ho et al. 2020, arXiv:2006.11239, section 3.2; as a preconditioning Karras et al. 2022,
+      table 1, column VP.
+    """
+
+    chain: VPLinear = field(default_factory=VPLinear)
+
+    def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:
+        return Coefficients(
+            c_skip=jnp.ones_like(sigma),
+            c_out=-sigma,
+            c_in=jax.lax.rsqrt(1 + sigma**2),
+            c_noise=self.chain.timestep(sigma),
+        )
+
+
+def per_image(v: Float[Array, "B"], x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+    """Gives one value an image the rank of the images, so that they multiply."""
+    return v.reshape(v.shape + (1,) * (x.ndim - 1))
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "cond"],
+    meta_fields=["network", "preconditioning"],
+)
+@dataclass(frozen=True)
+class Denoiser:
+    """A network with its weights and condition, as a function and a pytree.
+
+    Being a pytree, it enters compiled samplers as arguments: other weights, labels or guidance
+    compile nothing anew.
+    """
+
+    network: Network
+    params: Any
+    preconditioning: "Preconditioning"
+    cond: dict[str, Any]
+
+    def __call__(
+        self, x_t: Float[Array, "B ..."], sigma: Float[Array, ""] | Float[Array, "B"]
+    ) -> Float[Array, "B ..."]:
+        sigma = jnp.broadcast_to(sigma, x_t.shape[:1])
+        c_skip, c_out, c_in, c_noise = self.preconditioning(sigma)
+        output = self.network(self.params, per_image(c_in, x_t) * x_t, c_noise, **self.cond)
+        return per_image(c_skip, x_t) * x_t + per_image(c_out, x_t) * output
+
+
+def denoiser(
+    network: Network, params: Any, preconditioning: "Preconditioning", **cond: Any
+) -> Denoiser:
+    """Makes `denoise(x_t, sigma) -> x_0_hat` of a network.
+
+    Args:
+      network: `network(params, x, c_noise, **cond)`, called without dropout.
+      params: its weights, usually the averaged ones.
+      preconditioning: the one that it was trained with.
+      cond: what else the network takes, such as label=(B,).
+    """
+    return Denoiser(network, params, preconditioning, cond)
+
+
+Preconditioning = EDM | Eps

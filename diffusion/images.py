@@ -1,0 +1,77 @@
+"""Images in [-1, 1], pixels in 0..255, and files of them."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+
+
+def from_pixels(pixels: UInt8[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """uint8 0..255 to float32 [-1, 1]."""
+    return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def to_pixels(image: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """[-1, 1] to uint8 0..255, rounded; values outside are clipped."""
+    image = np.asarray(image, np.float32)
+    return np.round((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def grid(
+    pixels: UInt8[np.ndarray, "N H W C"], columns: int | None = None, gap: int = 1
+) -> UInt8[np.ndarray, "height width C"]:
+    """Lays images out in rows, left to right, with white gaps; as square as it can by default."""
+    n, height, width, channels = pixels.shape
+    columns = columns or int(np.ceil(np.sqrt(n)))
+    rows = -(-n // columns)
+    canvas = np.full(
+        (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8
+    )
+    for i, image in enumerate(pixels):
+        top = gap + (i // columns) * (height + gap)
+        left = gap + (i % columns) * (width + gap)
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def save_png(path: Path, pixels: UInt8[np.ndarray, "H W C"], zoom: int = 1) -> None:
+    """Writes grey (C = 1) or RGB (C = 3) pixels; zoom repeats each pixel."""
+    pixels = pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+
+
+def claim_folder(folder: Path) -> None:
+    """Makes the folder for `save_samples` now, so that an unwritable one is known before the work.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".probe"
+    probe.touch()
+    probe.unlink()
+
+
+def save_samples(
+    folder: Path, pixels: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, "N"]
+) -> None:
+    """Writes grid.png, 00000.png ... and samples.npz.
+
+    Numbered images of an earlier, longer call in the same folder are removed, so the folder holds
+    one set.
+    """
+    if (folder / "samples.npz").exists():
+        for path in folder.glob("[0-9]" * 5 + ".png"):
+            path.unlink()
+    for index, image in enumerate(pixels):
+        save_png(folder / f"{index:05d}.png", image)
+    np.savez(folder / "samples.npz", images=pixels, labels=labels)
+    canvas = grid(pixels[:400])
+    save_png(folder / "grid.png", canvas, zoom=zoom_for(canvas))
+
+
+def zoom_for(pixels: UInt8[np.ndarray, "H W C"]) -> int:
+    """The whole factor that makes a small picture about 640 pixels wide."""
+    return max(1, 640 // max(pixels.shape[:2]))

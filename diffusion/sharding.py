@@ -1,0 +1,71 @@
+"""The mesh of devices, and where on it each array lives.
+
+Axis `data` cuts the batch. Axis `fsdp` cuts the batch too, and with it parameters, optimiser state
+and averages, so that each device holds 1 / fsdp of them. One device is a mesh of 1 x 1: there is
+one code path.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """How many devices work on what.
+
+    Attributes:
+      data: devices along the batch, or -1 for all that are left.
+      fsdp: devices among which the state is cut, >= 1.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+
+    def make(self) -> jax.sharding.Mesh:
+        """The mesh over all devices of this program.
+
+        Raises:
+          ValueError: where the devices do not come out even.
+        """
+        devices = jax.device_count()
+        if self.fsdp < 1 or (self.data < 1 and self.data != -1):
+            raise ValueError(f"mesh data={self.data}, fsdp={self.fsdp}: use 1 or more, or data=-1.")
+        data = devices // self.fsdp if self.data == -1 else self.data
+        if data * self.fsdp != devices:
+            raise ValueError(
+                f"mesh data={self.data}, fsdp={self.fsdp} does not use the {devices} devices "
+                f"here; data * fsdp must be {devices}."
+            )
+        # Auto: with Explicit axes, JAX's default, reshapes in attention are refused
+        return jax.make_mesh((data, self.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def check_batch_size(mesh: jax.sharding.Mesh, batch_size: int) -> None:
+    """Raises a ValueError where the batch cannot be cut evenly."""
+    if batch_size % mesh.size:
+        raise ValueError(
+            f"batch_size={batch_size} is not divisible by the {mesh.size} devices of the mesh."
+        )
+
+
+def shard_batch(mesh: jax.sharding.Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Puts a host's batch on the devices, cut along its first axis."""
+    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
+
+
+def state_sharding(mesh: jax.sharding.Mesh, state: Any) -> Any:
+    """The sharding of each array of a state: its largest axis that fsdp divides, or whole."""
+    fsdp = mesh.shape["fsdp"]
+
+    def sharding(leaf: Any) -> NamedSharding:
+        divisible = [axis for axis, size in enumerate(leaf.shape) if size % fsdp == 0]
+        if fsdp == 1 or not divisible:
+            return NamedSharding(mesh, PartitionSpec())
+        largest = max(divisible, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * largest, "fsdp"))
+
+    return jax.tree.map(sharding, state)

@@ -1,0 +1,118 @@
+"""The training state and the step that advances it: pure, jitted, donated."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from diffusion.augment import Augment, Batch, Unchanged
+from diffusion.denoiser import Network, Preconditioning
+from diffusion.ema import EMA
+from diffusion.loss import Simple, Weighting, loss
+from diffusion.noise import Noise
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "params", "opt_state", "ema"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class TrainState:
+    """All that training must remember; batch and randomness are functions of (seed, step).
+
+    Attributes:
+      step: optimiser steps done.
+      params: the weights.
+      opt_state: optax's state.
+      ema: averaged weights, from which to sample.
+    """
+
+    step: Int[Array, ""]
+    params: Any
+    opt_state: Any
+    ema: Any
+
+    @classmethod
+    def create(cls, params: Any, optimizer: optax.GradientTransformation, ema: EMA) -> "TrainState":
+        """The state before the first step."""
+        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema.init(params))
+
+
+TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]
+
+
+def drop_label(key: Key[Array, ""], label: Int[Array, "B"], rate: float) -> Int[Array, "B"]:
+    """Replaces each label by the null class -1 with probability `rate`, one image at a time."""
+    return jnp.where(jax.random.bernoulli(key, rate, label.shape), -1, label)
+
+
+def make_train_step(
+    network: Network,
+    preconditioning: Preconditioning,
+    noise: Noise,
+    optimizer: optax.GradientTransformation,
+    ema: EMA,
+    *,
+    weighting: Weighting = Simple(),  # noqa: B008 (frozen)
+    label_dropout: float = 0.0,
+    augment: Augment = Unchanged(),  # noqa: B008 (frozen)
+) -> TrainStep:
+    """Makes `train_step(state, batch, key) -> (state, metrics)`, jitted.
+
+    The state passed in is donated: use the one returned. `key` is the run's key; the step's own
+    randomness is a function of it and state.step, so every call may pass the same key.
+
+    Args:
+      network: `network(params, x, c_noise, *, dropout_key, **cond)`; cond is the batch without its
+        image.
+      preconditioning: what the network predicts.
+      noise: draws sigma, `noise(key, (B,))`.
+      optimizer: an optax transformation.
+      ema: average of the weights.
+      weighting: factor of the loss by noise level.
+      label_dropout: share of labels replaced by the null class, in [0, 1]; what classifier-free
+        guidance needs.
+      augment: `augment(key, batch) -> batch`.
+    Returns:
+      train_step; metrics are float32 scalars "loss" and "grad_norm" (before any clipping).
+    """
+
+    def batch_loss(params: Any, batch: Batch, key: Array) -> Float[Array, ""]:
+        augment_key, label_key, sigma_key, eps_key, dropout_key = jax.random.split(key, 5)
+        cond = dict(augment(augment_key, batch))
+        x_0 = cond.pop("image")
+        if "label" in cond and label_dropout > 0:
+            cond["label"] = drop_label(label_key, cond["label"], label_dropout)
+        sigma = noise(sigma_key, x_0.shape[:1])
+        eps = jax.random.normal(eps_key, x_0.shape)
+        return loss(
+            network,
+            params,
+            preconditioning,
+            x_0,
+            sigma,
+            eps,
+            weighting=weighting,
+            dropout_key=dropout_key,
+            **cond,
+        ).mean()
+
+    @partial(jax.jit, donate_argnums=0)
+    def train_step(
+        state: TrainState, batch: Batch, key: Array
+    ) -> tuple[TrainState, dict[str, Array]]:
+        step_key = jax.random.fold_in(key, state.step)
+        value, grads = jax.value_and_grad(batch_loss)(state.params, batch, step_key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = ema.update(state.ema, params, state.step)
+        metrics = {"loss": value, "grad_norm": optax.global_norm(grads)}
+        return TrainState(state.step + 1, params, opt_state, average), metrics
+
+    return train_step
