@@ -160,7 +160,7 @@ def train(
 def mean(measured: list[dict[str, jax.Array]]) -> dict[str, float]:
     """Mean of each metric over some steps; waits for the device."""
     fetched = jax.device_get(measured)
-    return {name: float(np.mean([m[name] for m in fetched])) for name in fetched[0]}
+    return {name: float(np.mean([m[name] for m in fetched])) for name in ("loss", "grad_norm")}
 
 
 def stop(run_dir: Path, loss: float, before: int, step: int, seed: int) -> None:

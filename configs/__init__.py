@@ -30,7 +30,7 @@ def load(name: str) -> Recipe:
       ValueError: there is none; the nearest name is suggested.
     """
     if name not in names():
-        raise ValueError(f"unknown recipe {name!r}{nearest(name, names())}.")
+        raise ValueError(f"unknown recipe {name!r}{nearest(name, names())}")
     return importlib.import_module(f"configs.{name}").recipe
 
 

@@ -130,7 +130,7 @@ def _read(run_dir: Path, targets: dict[str, Any], step: int | None) -> dict[str,
 
 def _damaged(run_dir: Path, step: int, error: Exception) -> str:
     before = [other for other in steps(run_dir) if other < step]
-    reason = " ".join(str(error).split())[:160]
+    reason = " ".join(str(error).split()).partition(". ")[0][:120]
     advice = (
         f"the one before it is step {before[-1]}: add --step {before[-1]} to sample from it, or "
         "remove the damaged folder to train on from it."

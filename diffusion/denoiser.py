@@ -8,7 +8,7 @@ Source: Karras et al. 2022, arXiv:2206.00364, equation 7 and table 1.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ Network = Callable[..., Array]
 """`network(params, x, c_noise, *, dropout_key=None, **cond)`: any function of this form."""
 
 
+@runtime_checkable
 class Denoise(Protocol):
     """Estimates the clean image; all that samplers, guidance and editing know of a network.
 

@@ -17,7 +17,7 @@ class ClassifierFree:
 
     cond: Denoise
     uncond: Denoise
-    scale: float
+    scale: float | Float[Array, ""]
 
     def __call__(self, x_t: Float[Array, "B ..."], sigma: Array) -> Float[Array, "B ..."]:
         without = self.uncond(x_t, sigma)

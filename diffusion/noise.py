@@ -104,7 +104,7 @@ class Karras:
         if self.rho <= 0:
             raise ValueError(f"rho={self.rho} must be above 0.")
 
-    def __call__(self, num_steps: int) -> Float[Array, "N+1"]:
+    def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
         _check_num_steps(num_steps)
         ramp = np.linspace(0, 1, num_steps, dtype=np.float64)
         first, last = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
@@ -126,7 +126,7 @@ class VPTimesteps:
 
     chain: VPLinear = field(default_factory=VPLinear)
 
-    def __call__(self, num_steps: int) -> Float[Array, "N+1"]:
+    def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
         _check_num_steps(num_steps)
         if num_steps > self.chain.num_timesteps:
             raise ValueError(

@@ -10,7 +10,6 @@ result of an image does not depend on the others, so a batch may be cut anywhere
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -27,7 +26,7 @@ def _argument(denoise: Denoise) -> Any:
     return jax.tree_util.Partial(denoise) if jax.tree_util.all_leaves([denoise]) else denoise
 
 
-def _unit_noise(key: Keys, step: Array, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+def _unit_noise(key: Keys, step: Array | int, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
     if key.ndim == 0:
         return jax.random.normal(jax.random.fold_in(key, step), x.shape, x.dtype)
     return jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, step), x.shape[1:], x.dtype))(
@@ -35,14 +34,13 @@ def _unit_noise(key: Keys, step: Array, x: Float[Array, "B ..."]) -> Float[Array
     )
 
 
-def _scan(step: Callable, x_T: Array, sigmas: Float[Array, "N+1"]) -> Array:
+def _scan(step: Callable, x_T: Array, sigmas: Float[Array, "S"]) -> Array:
     """Folds step(x, index, sigma, sigma_next) over the grid."""
     grid = (jnp.arange(len(sigmas) - 1), sigmas[:-1], sigmas[1:])
     x_0, _ = jax.lax.scan(lambda x, now: (step(x, *now), None), x_T, grid)
     return x_0
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
 @dataclass(frozen=True)
 class Euler:
     """First-order sampler of the probability-flow ODE; deterministic. On a VP grid it is DDIM.
@@ -61,7 +59,7 @@ class Euler:
         return num_steps
 
     def __call__(
-        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "N+1"], key: Keys
+        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
     ) -> Float[Array, "B ..."]:
         return _euler(_argument(denoise), x_T, sigmas)
 
@@ -74,7 +72,6 @@ def _euler(denoise: Denoise, x_T: Array, sigmas: Array) -> Array:
     return _scan(step, x_T, sigmas)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["interpolation"], meta_fields=[])
 @dataclass(frozen=True)
 class Ancestral:
     """DDPM's sampler: draws each x from the posterior given x_t and the estimate of x_0.
@@ -95,35 +92,36 @@ class Ancestral:
     interpolation: float = 1.0
     order = 1
 
+    def __post_init__(self):
+        if not 0 <= self.interpolation <= 1:
+            raise ValueError(f"interpolation={self.interpolation} is outside [0, 1].")
+
     def nfe(self, num_steps: int) -> int:
         return num_steps
 
     def __call__(
-        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "N+1"], key: Keys
+        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
     ) -> Float[Array, "B ..."]:
-        return _ancestral(self, _argument(denoise), x_T, sigmas, key)
+        return _ancestral(_argument(denoise), x_T, sigmas, key, self.interpolation)
 
 
 @jax.jit
-def _ancestral(sampler: Ancestral, denoise: Denoise, x_T: Array, sigmas: Array, key: Keys) -> Array:
+def _ancestral(
+    denoise: Denoise, x_T: Array, sigmas: Array, key: Keys, interpolation: Array
+) -> Array:
     def step(x, index, sigma, sigma_next):
         ratio = jnp.square(sigma_next / sigma)
         mean = ratio * x + (1 - ratio) * denoise(x, sigma)
         beta = (sigma**2 - sigma_next**2) / (1 + sigma**2)
         large = (1 + sigma_next**2) * beta
         small_over_large = jnp.square(sigma_next / sigma) * (1 + sigma**2) / (1 + sigma_next**2)
-        variance = large * small_over_large ** (1 - sampler.interpolation)
+        variance = large * small_over_large ** (1 - interpolation)
         variance = jnp.where(sigma_next > 0, variance, 0.0)  # no noise on the finished image
         return mean + jnp.sqrt(variance) * _unit_noise(key, index, x)
 
     return _scan(step, x_T, sigmas)
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["churn", "churn_min", "churn_max", "churn_noise"],
-    meta_fields=[],
-)
 @dataclass(frozen=True)
 class Heun:
     """Second-order sampler of the probability-flow ODE; stochastic where `churn > 0`.
@@ -144,25 +142,39 @@ class Heun:
     churn_noise: float = 1.0
     order = 2
 
+    def __post_init__(self):
+        if self.churn < 0 or self.churn_noise < 0:
+            raise ValueError(
+                f"churn={self.churn} and churn_noise={self.churn_noise} must be 0 or more."
+            )
+        if not 0 <= self.churn_min <= self.churn_max:
+            raise ValueError(
+                f"churn_min={self.churn_min} must lie between 0 and churn_max={self.churn_max}."
+            )
+
     def nfe(self, num_steps: int) -> int:
         return 2 * num_steps - 1
 
     def __call__(
-        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "N+1"], key: Keys
+        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
     ) -> Float[Array, "B ..."]:
-        return _heun(self, _argument(denoise), x_T, sigmas, key)
+        churn = (self.churn, self.churn_min, self.churn_max, self.churn_noise)
+        return _heun(_argument(denoise), x_T, sigmas, key, churn)
 
 
 @jax.jit
-def _heun(sampler: Heun, denoise: Denoise, x_T: Array, sigmas: Array, key: Keys) -> Array:
+def _heun(
+    denoise: Denoise, x_T: Array, sigmas: Array, key: Keys, churn: tuple[Array, ...]
+) -> Array:
     num_steps = len(sigmas) - 1
+    amount, lowest, highest, noise_std = churn
 
     def churned(x, index, sigma):
-        gamma = jnp.minimum(sampler.churn / num_steps, jnp.sqrt(2.0) - 1)
-        within = (sampler.churn_min <= sigma) & (sigma <= sampler.churn_max)
-        sigma_hat = sigma * jnp.where(within, 1 + gamma, 1.0)
-        added = jnp.sqrt(jnp.maximum(sigma_hat**2 - sigma**2, 0.0)) * sampler.churn_noise
-        return x + added * _unit_noise(key, index, x), sigma_hat
+        within = (lowest <= sigma) & (sigma <= highest)
+        gamma = jnp.where(within, jnp.minimum(amount / num_steps, jnp.sqrt(2.0) - 1), 0.0)
+        # sigma_hat^2 - sigma^2 in factors: rounding cannot make it negative
+        added = noise_std * sigma * jnp.sqrt(gamma * (2 + gamma))
+        return x + added * _unit_noise(key, index, x), sigma * (1 + gamma)
 
     def step(x, index, sigma, sigma_next):
         x, sigma = churned(x, index, sigma)

@@ -18,7 +18,7 @@ class Mesh:
     """How many devices work on what.
 
     Attributes:
-      data: devices along the batch, or -1 for all that are left.
+      data: devices along the batch, or -1 for all that there are.
       fsdp: devices among which the state is cut, >= 1.
     """
 
@@ -26,22 +26,27 @@ class Mesh:
     fsdp: int = 1
 
     def make(self) -> jax.sharding.Mesh:
-        """The mesh over all devices of this program.
+        """The mesh over the first data * fsdp devices.
 
         Raises:
-          ValueError: where the devices do not come out even.
+          ValueError: where there are too few, or they do not come out even.
         """
         devices = jax.device_count()
         if self.fsdp < 1 or (self.data < 1 and self.data != -1):
             raise ValueError(f"mesh data={self.data}, fsdp={self.fsdp}: use 1 or more, or data=-1.")
         data = devices // self.fsdp if self.data == -1 else self.data
-        if data * self.fsdp != devices:
+        used = data * self.fsdp
+        if used > devices or (self.data == -1 and used != devices):
             raise ValueError(
-                f"mesh data={self.data}, fsdp={self.fsdp} does not use the {devices} devices "
-                f"here; data * fsdp must be {devices}."
+                f"mesh data={self.data}, fsdp={self.fsdp} does not fit the {devices} devices here; "
+                f"data * fsdp must be at most {devices}, and fsdp divide it where data is -1."
             )
-        # Auto: with Explicit axes, JAX's default, reshapes in attention are refused
-        return jax.make_mesh((data, self.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+        return jax.make_mesh(
+            (data, self.fsdp),
+            ("data", "fsdp"),
+            axis_types=(AxisType.Auto,) * 2,  # Explicit, the default, refuses attention's reshapes
+            devices=jax.devices()[:used],
+        )
 
 
 def check_batch_size(mesh: jax.sharding.Mesh, batch_size: int) -> None:

@@ -27,13 +27,13 @@ class TrainState:
     """All that training must remember; batch and randomness are functions of (seed, step).
 
     Attributes:
-      step: optimiser steps done.
+      step: optimiser steps done, int32 scalar.
       params: the weights.
       opt_state: optax's state.
       ema: averaged weights, from which to sample.
     """
 
-    step: Int[Array, ""]
+    step: Any
     params: Any
     opt_state: Any
     ema: Any
@@ -112,7 +112,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = ema.update(state.ema, params, state.step)
-        metrics = {"loss": value, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state, average), metrics
 
     return train_step

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from unet_flax.blocks import GroupNorm
@@ -31,7 +32,7 @@ class SelfAttention(nnx.Module):
         *,
         num_groups: int = 32,
         norm_eps: float = 1e-6,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         if channels % num_heads:

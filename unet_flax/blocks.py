@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 
@@ -28,7 +29,7 @@ class GroupNorm(nnx.Module):
         num_groups: int = 32,
         eps: float = 1e-6,
         *,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
     ):
         if channels % num_groups:
             raise ValueError(
@@ -90,7 +91,7 @@ class ResBlock(nnx.Module):
         num_groups: int = 32,
         norm_eps: float = 1e-6,
         dropout: float = 0.0,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         init = nnx.initializers.xavier_uniform()
@@ -139,7 +140,7 @@ class Downsample(nnx.Module):
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
     """
 
-    def __init__(self, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.conv = nnx.Conv(
             channels,
             channels,
@@ -160,7 +161,7 @@ class Upsample(nnx.Module):
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
     """
 
-    def __init__(self, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.conv = nnx.Conv(
             channels,
             channels,

@@ -6,6 +6,7 @@ Both are summed into one embedding of width E, which every residual block adds t
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 
@@ -41,7 +42,7 @@ class NoiseEmbedding(nnx.Module):
         channels: int,
         emb_channels: int,
         *,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         init = nnx.initializers.xavier_uniform()
@@ -60,8 +61,8 @@ class NoiseEmbedding(nnx.Module):
 class LabelEmbedding(nnx.Module):
     """A learned vector per class, and one more for "no class", which guidance needs.
 
-    Label -1 is the null class; it is the table's last row. A label of num_classes or more gives
-    NaN, never another class.
+    Label -1 is the null class; it is the table's last row. Any other label outside
+    [0, num_classes) gives NaN, never another class.
 
     Source: Ho & Salimans 2022, arXiv:2207.12598, section 3.1 (the null token).
     """
@@ -71,7 +72,7 @@ class LabelEmbedding(nnx.Module):
         num_classes: int,
         emb_channels: int,
         *,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.num_classes = num_classes
@@ -81,6 +82,7 @@ class LabelEmbedding(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, label: Int[Array, "B"]) -> Float[Array, "B E"]:
-        row = jnp.where(label == -1, self.num_classes, label)
-        row = jnp.where(row < 0, self.num_classes + 1, row)  # -2 must not wrap to another class
+        is_class = (label >= 0) & (label < self.num_classes)
+        beyond = self.num_classes + 1  # `fill` makes NaN of it
+        row = jnp.where(is_class, label, jnp.where(label == -1, self.num_classes, beyond))
         return jnp.take(self.table[...], row, axis=0, mode="fill").astype(self.dtype)

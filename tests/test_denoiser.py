@@ -1,0 +1,124 @@
+"""Laws of preconditioning and loss."""
+
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffusion as dm
+from diffusion.denoiser import Preconditioning
+
+SIGMA = jnp.array([0.01, 0.3, 1.0, 20.0, 100.0])
+PRECONDITIONINGS = [kind() for kind in typing.get_args(Preconditioning)]
+
+
+def toy_network(params, x, c_noise, *, dropout_key=None, label=None):
+    return jnp.tanh(params["w"] * x) + 1e-3 * c_noise[:, None]
+
+
+@pytest.fixture(scope="module")
+def data():
+    keys = jax.random.split(jax.random.key(0), 2)
+    return jax.random.normal(keys[0], (5, 4)), jax.random.normal(keys[1], (5, 4))
+
+
+def test_edm_keeps_input_and_target_at_unit_variance():
+    sigma_data = 0.7
+    c_skip, c_out, c_in, _ = dm.EDM(sigma_data)(SIGMA)
+    np.testing.assert_allclose(c_in**2 * (SIGMA**2 + sigma_data**2), 1.0, rtol=1e-5)
+    # Var[(x_0 - c_skip x_t) / c_out] for independent x_0 and noise
+    variance = ((1 - c_skip) ** 2 * sigma_data**2 + (c_skip * SIGMA) ** 2) / c_out**2
+    np.testing.assert_allclose(variance, 1.0, rtol=1e-4)
+
+
+def test_eps_target_is_the_noise(data):
+    x_0, eps = data
+    c_skip, c_out, _, _ = dm.Eps()(SIGMA)
+    x_t = x_0 + SIGMA[:, None] * eps
+    target = (x_0 - c_skip[:, None] * x_t) / c_out[:, None]
+    # x_0 - x_t loses |x_0| / sigma units of 6e-8 at the smallest sigma
+    np.testing.assert_allclose(target, eps, atol=1e-4)
+
+
+def test_eps_scales_the_input_to_the_vp_chain_and_tells_the_timestep():
+    chain = dm.VPLinear()
+    sigma = jnp.asarray(chain.table[[0, 500, 999]], jnp.float32)
+    _, _, c_in, c_noise = dm.Eps(chain)(sigma)
+    alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[[0, 500, 999]]
+    np.testing.assert_allclose(c_in, np.sqrt(alpha_bar), rtol=1e-5)
+    np.testing.assert_allclose(c_noise, [0, 500, 999], atol=1e-2)
+
+
+@pytest.mark.parametrize("preconditioning", PRECONDITIONINGS)
+def test_loss_is_the_denoising_error_over_c_out_squared(preconditioning, data):
+    x_0, eps = data
+    params = {"w": jnp.array(0.5)}
+    denoise = dm.denoiser(toy_network, params, preconditioning)
+    error = jnp.square(denoise(x_0 + SIGMA[:, None] * eps, SIGMA) - x_0).mean(1)
+    expected = error / preconditioning(SIGMA).c_out ** 2
+    got = dm.loss(toy_network, params, preconditioning, x_0, SIGMA, eps)
+    # both sides subtract numbers of size sigma from each other; relative to them 1e-6
+    np.testing.assert_allclose(got, expected, rtol=2e-3)
+
+
+def test_eps_loss_is_ddpms_l_simple(data):
+    x_0, eps = data
+    params = {"w": jnp.array(0.5)}
+    alpha_bar = 1 / (1 + SIGMA**2)
+    x_vp = jnp.sqrt(alpha_bar)[:, None] * x_0 + jnp.sqrt(1 - alpha_bar)[:, None] * eps
+    eps_hat = toy_network(params, x_vp, dm.VPLinear().timestep(SIGMA))
+    l_simple = jnp.square(eps - eps_hat).mean(1)
+    got = dm.loss(toy_network, params, dm.Eps(), x_0, SIGMA, eps)
+    np.testing.assert_allclose(got, l_simple, rtol=1e-3)
+
+
+def test_edm_loss_of_a_zero_network_is_one_on_data_of_its_variance():
+    keys = jax.random.split(jax.random.key(0), 3)
+    x_0 = 0.5 * jax.random.normal(keys[0], (2000, 50))
+    sigma = dm.LogNormal()(keys[1], (2000,))
+    eps = jax.random.normal(keys[2], x_0.shape)
+    losses = dm.loss(lambda p, x, c: jnp.zeros_like(x), {}, dm.EDM(0.5), x_0, sigma, eps)
+    # 1e5 squares of unit normals: standard error sqrt(2 / 1e5) = 0.0045
+    np.testing.assert_allclose(losses.mean(), 1.0, atol=0.02)
+
+
+def test_loss_of_the_oracle_equals_its_closed_form():
+    s = 0.5
+
+    def oracle(params, x, c_noise):
+        """The network that makes D the posterior mean of N(0, s^2) data under EDM(0.7)."""
+        sigma = jnp.exp(4 * c_noise)
+        c_skip, c_out, c_in, _ = (c[:, None] for c in dm.EDM(0.7)(sigma))
+        x_t, sigma = x / c_in, sigma[:, None]
+        return (x_t * s**2 / (s**2 + sigma**2) - c_skip * x_t) / c_out
+
+    keys = jax.random.split(jax.random.key(1), 2)
+    x_0 = s * jax.random.normal(keys[0], (2, 100_000))
+    eps = jax.random.normal(keys[1], x_0.shape)
+    sigma = jnp.array([0.4, 2.0])
+    got = dm.loss(oracle, {}, dm.EDM(0.7), x_0, sigma, eps)
+    posterior_variance = s**2 * sigma**2 / (s**2 + sigma**2)
+    expected = posterior_variance / dm.EDM(0.7)(sigma).c_out ** 2
+    np.testing.assert_allclose(got, expected, rtol=0.02)  # 1e5 squares: standard error 0.0045
+
+
+def test_weighting_multiplies_the_loss(data):
+    x_0, eps = data
+    params = {"w": jnp.array(0.5)}
+    plain = dm.loss(toy_network, params, dm.EDM(), x_0, SIGMA, eps)
+    weighted = dm.loss(toy_network, params, dm.EDM(), x_0, SIGMA, eps, weighting=jnp.sqrt)
+    np.testing.assert_allclose(weighted, plain * jnp.sqrt(SIGMA), rtol=1e-6)
+
+
+def test_sigma_may_be_one_number_for_all_images(data):
+    x_t, _ = data
+    denoise = dm.denoiser(toy_network, {"w": jnp.array(0.5)}, dm.EDM())
+    one, each = denoise(x_t, jnp.float32(2.0)), denoise(x_t, jnp.full(5, 2.0))
+    np.testing.assert_array_equal(one, each)
+
+
+def test_edm_refuses_a_sigma_data_of_zero():
+    with pytest.raises(ValueError, match="sigma_data"):
+        dm.EDM(0.0)

@@ -1,0 +1,245 @@
+"""Laws that every sampler obeys, and the textbook's own formulas."""
+
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffusion as dm
+from diffusion.samplers import Sampler, _unit_noise
+
+SAMPLERS = [kind() for kind in typing.get_args(Sampler)]
+VARIANTS = [*SAMPLERS, dm.Ancestral(interpolation=0.0), dm.Heun(churn=10.0)]
+MEAN, STD = 0.3, 0.5
+
+
+def oracle(x_t, sigma):
+    """The exact denoiser of data N(MEAN, STD^2)."""
+    sigma = jnp.broadcast_to(sigma, x_t.shape[:1])[:, None]
+    return (STD**2 * x_t + sigma**2 * MEAN) / (STD**2 + sigma**2)
+
+
+def exact_flow(x_T, sigma_T):
+    """The probability flow of that data, from sigma_T to 0, in closed form."""
+    return MEAN + (x_T - MEAN) * STD / np.sqrt(STD**2 + sigma_T**2)
+
+
+def measured_order(errors):
+    """Slope of log2(error) where the number of steps doubles."""
+    return np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
+
+
+@pytest.mark.parametrize("sampler", [dm.Euler(), dm.Heun()])
+def test_order_of_convergence_to_the_exact_flow(sampler):
+    x_T = 10.0 * jax.random.normal(jax.random.key(0), (64, 4))
+    errors = []
+    for num_steps in (16, 32, 64):
+        sigmas = dm.Karras(sigma_min=2e-3, sigma_max=10.0)(num_steps)
+        x_0 = sampler(oracle, x_T, sigmas, jax.random.key(1))
+        errors.append(float(jnp.abs(x_0 - exact_flow(x_T, 10.0)).mean()))
+    # asymptotic order is met from about 32 steps on this grid; rounding is at 1e-7
+    assert measured_order(errors)[-1] == pytest.approx(sampler.order, abs=0.25)
+
+
+@pytest.mark.parametrize("sampler", [dm.Ancestral(0.0), dm.Ancestral(1.0)])
+def test_order_of_convergence_of_the_ancestral_samplers_variance(sampler):
+    x_T = 10.0 * jax.random.normal(jax.random.key(0), (200_000, 1))
+    errors = []
+    for num_steps in (10, 20, 40):
+        sigmas = dm.Karras(sigma_min=2e-3, sigma_max=10.0)(num_steps)
+        x_0 = sampler(oracle, x_T + MEAN, sigmas, jax.random.key(num_steps))
+        errors.append(float(jnp.abs(x_0.var() / STD**2 - 1)))
+    # 2e5 samples: standard error of a variance sqrt(2 / 2e5) = 0.3 %, errors from 30 to 6 %
+    assert measured_order(errors) == pytest.approx(sampler.order, abs=0.35)
+
+
+@pytest.mark.parametrize("sampler", VARIANTS)
+def test_samples_have_the_datas_mean_and_variance(sampler):
+    x_T = 10.0 * jax.random.normal(jax.random.key(0), (50_000, 1))
+    sigmas = dm.Karras(sigma_min=2e-3, sigma_max=10.0)(300)
+    x_0 = sampler(oracle, x_T, sigmas, jax.random.key(1))
+    # standard errors at 5e4 samples: mean 0.0022, deviation 0.0016; discretisation below 0.01
+    np.testing.assert_allclose([x_0.mean(), x_0.std()], [MEAN, STD], atol=0.015)
+
+
+@pytest.mark.parametrize("sampler", VARIANTS)
+def test_the_last_step_leaves_no_noise(sampler):
+    x_T = jax.random.normal(jax.random.key(0), (4, 3))
+    x_0 = sampler(lambda x, sigma: jnp.full_like(x, 0.25), x_T, jnp.array([1.0, 0.0]), jax.random.key(1))
+    np.testing.assert_allclose(x_0, 0.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", VARIANTS)
+def test_nfe_counts_the_networks_calls(sampler):
+    calls = []
+
+    def counted(x, sigma):
+        jax.debug.callback(lambda: calls.append(1))
+        return 0.5 * x
+
+    x_0 = sampler(counted, jnp.ones((2, 3)), dm.Karras()(7), jax.random.key(0))
+    jax.block_until_ready(x_0)
+    jax.effects_barrier()
+    assert len(calls) == sampler.nfe(7)
+
+
+@pytest.mark.parametrize("sampler", VARIANTS)
+def test_with_a_key_for_each_image_a_batch_may_be_cut_anywhere(sampler):
+    x_T = 80.0 * jax.random.normal(jax.random.key(0), (6, 3))
+    keys = jax.random.split(jax.random.key(1), 6)
+    sigmas = dm.Karras()(5)
+    whole = sampler(oracle, x_T, sigmas, keys)
+    parts = [sampler(oracle, x_T[cut], sigmas, keys[cut]) for cut in (slice(0, 2), slice(2, 6))]
+    np.testing.assert_allclose(whole, jnp.concatenate(parts), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", VARIANTS)
+def test_the_same_key_gives_the_same_images(sampler):
+    x_T = 80.0 * jax.random.normal(jax.random.key(0), (6, 3))
+    first, again = (sampler(oracle, x_T, dm.Karras()(5), jax.random.key(7)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.parametrize("sampler", [dm.Ancestral(), dm.Heun(churn=10.0)])
+def test_stochastic_samplers_follow_the_key(sampler):
+    x_T = 80.0 * jax.random.normal(jax.random.key(0), (6, 3))
+    first, other = (sampler(oracle, x_T, dm.Karras()(5), jax.random.key(seed)) for seed in (0, 1))
+    assert jnp.abs(first - other).max() > 1e-2
+
+
+def eps_network(params, x, c_noise, **cond):
+    """Some smooth network; nothing about it is tuned to the formulas."""
+    return params["a"] * jnp.tanh(x) + jnp.sin(c_noise / 5.0)[:, None]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dict(params={"a": jnp.array(0.7)}),
+        dict(key=jax.random.key(5)),
+        dict(scale=2.5),
+        dict(interpolation=0.25),
+    ],
+)
+def test_new_weights_seeds_scales_and_settings_compile_nothing(other):
+    traces = []
+
+    def network(params, x, c_noise, *, label=None):
+        traces.append(1)
+        return eps_network(params, x, c_noise) + 0.1 * label[:, None]
+
+    def run(params={"a": jnp.array(0.5)}, key=jax.random.key(0), scale=1.5, interpolation=1.0):  # noqa: B006, B008
+        cond = dm.denoiser(network, params, dm.Eps(), label=jnp.zeros(2))
+        uncond = dm.denoiser(network, params, dm.Eps(), label=-jnp.ones(2))
+        denoise = dm.clip(dm.classifier_free(cond, uncond, scale))
+        sampler = dm.Ancestral(interpolation)
+        return sampler(denoise, jnp.ones((2, 3)), dm.VPTimesteps()(10), key)
+
+    first = run()
+    compiled = len(traces)
+    again = run(**other)
+    assert len(traces) == compiled
+    assert jnp.abs(first - again).max() > 0
+
+
+CHAIN = dm.VPLinear(num_timesteps=50, beta_start=1e-3, beta_end=0.2)
+
+
+def textbook_tables():
+    betas = np.linspace(1e-3, 0.2, 50)
+    return betas, np.cumprod(1 - betas)
+
+
+def eps_hat(x_vp, timestep):
+    x = np.asarray(x_vp, np.float64)
+    return 0.8 * np.tanh(x) + np.sin(timestep / 5.0)
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Pure noise of the VP chain, and a denoiser around the network of `eps_hat`."""
+    x_T = jax.random.normal(jax.random.key(0), (4, 3))
+    return x_T, dm.denoiser(eps_network, {"a": jnp.array(0.8)}, dm.Eps(CHAIN))
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+@pytest.mark.parametrize("variance", ["fixedsmall", "fixedlarge"])
+def test_ancestral_equals_textbook_ddpm(start, variance, clipped):
+    """Ho et al. 2020, Algorithm 2 with equation 7, in alpha_bar and float64."""
+    x_T, denoise = start
+    betas, alpha_bar = textbook_tables()
+    key = jax.random.key(2)
+    x = np.asarray(x_T, np.float64)
+    for i, t in enumerate(reversed(range(50))):
+        before = alpha_bar[t - 1] if t > 0 else 1.0
+        x_0 = (x - np.sqrt(1 - alpha_bar[t]) * eps_hat(x, t)) / np.sqrt(alpha_bar[t])
+        x_0 = np.clip(x_0, -1, 1) if clipped else x_0
+        mean = (
+            np.sqrt(before) * betas[t] * x_0 + np.sqrt(1 - betas[t]) * (1 - before) * x
+        ) / (1 - alpha_bar[t])
+        small = betas[t] * (1 - before) / (1 - alpha_bar[t])
+        std = np.sqrt(betas[t] if variance == "fixedlarge" else small) if t > 0 else 0.0
+        x = mean + std * np.asarray(_unit_noise(key, i, x_T), np.float64)
+
+    sigmas = dm.VPTimesteps(CHAIN)(50)
+    sampler = dm.Ancestral(interpolation=1.0 if variance == "fixedlarge" else 0.0)
+    start_ve = x_T / np.float32(np.sqrt(alpha_bar[-1]))
+    got = sampler(dm.clip(denoise) if clipped else denoise, start_ve, sigmas, key)
+    np.testing.assert_allclose(got, x, atol=2e-4)  # 50 float32 steps against float64
+
+
+def test_euler_equals_textbook_ddim(start):
+    """Song, Meng & Ermon 2020, equation 12 with eta = 0, every fifth timestep."""
+    x_T, denoise = start
+    _, alpha_bar = textbook_tables()
+    timesteps = np.round(np.linspace(49, 0, 10)).astype(int)
+    x = np.asarray(x_T, np.float64)
+    for t, next_t in zip(timesteps, [*timesteps[1:], None], strict=True):
+        after = 1.0 if next_t is None else alpha_bar[next_t]
+        eps = eps_hat(x, t)
+        x_0 = (x - np.sqrt(1 - alpha_bar[t]) * eps) / np.sqrt(alpha_bar[t])
+        x = np.sqrt(after) * x_0 + np.sqrt(1 - after) * eps
+
+    start_ve = x_T / np.float32(np.sqrt(alpha_bar[-1]))
+    got = dm.Euler()(denoise, start_ve, dm.VPTimesteps(CHAIN)(10), jax.random.key(0))
+    np.testing.assert_allclose(got, x, atol=2e-4)
+
+
+def test_heun_equals_algorithm_2_with_churn():
+    """Karras et al. 2022, Algorithm 2, written line by line in float64."""
+    sampler = dm.Heun(churn=3.0, churn_min=0.1, churn_max=50.0, churn_noise=1.01)
+    key, sigmas = jax.random.key(4), dm.Karras()(6)
+    x_T = 80.0 * jax.random.normal(jax.random.key(0), (4, 3))
+
+    def denoise(x, sigma):
+        return (STD**2 * x + sigma**2 * MEAN) / (STD**2 + sigma**2)
+
+    x, t = np.asarray(x_T, np.float64), np.asarray(sigmas, np.float64)
+    for i in range(6):
+        gamma = min(3.0 / 6, np.sqrt(2) - 1) if 0.1 <= t[i] <= 50.0 else 0.0
+        eps = 1.01 * np.asarray(_unit_noise(key, i, x_T), np.float64)
+        t_hat = t[i] + gamma * t[i]
+        x_hat = x + np.sqrt(t_hat**2 - t[i] ** 2) * eps
+        d = (x_hat - denoise(x_hat, t_hat)) / t_hat
+        x = x_hat + (t[i + 1] - t_hat) * d
+        if t[i + 1] != 0:
+            d_next = (x - denoise(x, t[i + 1])) / t[i + 1]
+            x = x_hat + (t[i + 1] - t_hat) * (d + d_next) / 2
+    np.testing.assert_allclose(sampler(oracle, x_T, sigmas, key), x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: dm.Ancestral(interpolation=-0.1),
+        lambda: dm.Ancestral(interpolation=1.1),
+        lambda: dm.Heun(churn=-1.0),
+        lambda: dm.Heun(churn_noise=-1.0),
+        lambda: dm.Heun(churn_min=2.0, churn_max=1.0),
+    ],
+)
+def test_impossible_settings_are_refused(make):
+    with pytest.raises(ValueError):
+        make()

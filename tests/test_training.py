@@ -1,0 +1,167 @@
+"""Laws of the training step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import TINY, scrambled
+from flax import nnx
+
+import diffusion as dm
+import unet_flax
+from diffusion import sharding
+from diffusion.training import drop_label
+from unet_flax import UNet
+
+# no Adam here: where a gradient is zero but for rounding, it moves a weight by the full rate
+OPTIMIZER = optax.sgd(1e-2, momentum=0.9)
+SMALL = dataclasses.replace(TINY, channel_mult=(1,), attention_resolutions=())
+EMA = dm.EMA(0.9)
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return unet_flax.functional(nnx.eval_shape(lambda: UNet(SMALL, rngs=nnx.Rngs(0))))[0]
+
+
+@pytest.fixture(scope="module")
+def params():
+    return unet_flax.functional(scrambled(UNet(SMALL, rngs=nnx.Rngs(0))))[1]
+
+
+@pytest.fixture(scope="module")
+def train_step(network):
+    return dm.make_train_step(
+        network, dm.EDM(), dm.LogNormal(), OPTIMIZER, EMA, label_dropout=0.2, augment=dm.Flip()
+    )
+
+
+@pytest.fixture
+def state(params):
+    params = jax.tree.map(jnp.copy, params)  # the step takes them for itself
+    return dm.TrainState.create(params, OPTIMIZER, EMA)
+
+
+def batch(step, size=8):
+    rng = np.random.default_rng(step)
+    image = rng.uniform(-1, 1, (size, 8, 8, 2)).astype(np.float32)
+    return {"image": image, "label": rng.integers(0, 3, size).astype(np.int32)}
+
+
+def run(train_step, state, steps, mesh=None):
+    losses = []
+    for step in steps:
+        now = batch(step) if mesh is None else sharding.shard_batch(mesh, batch(step))
+        state, metrics = train_step(state, now, KEY)
+        losses.append(float(metrics["loss"]))
+    return state, losses
+
+
+def copied(state):
+    return jax.tree.map(jnp.copy, state)
+
+
+def equal(a, b):
+    return all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def test_two_runs_are_bitwise_equal(train_step, state):
+    first, losses = run(train_step, copied(state), range(3))
+    again, losses_again = run(train_step, copied(state), range(3))
+    assert losses == losses_again and equal(first, again)
+
+
+def test_steps_in_two_pieces_equal_steps_in_one(train_step, state):
+    whole, _ = run(train_step, copied(state), range(4))
+    half, _ = run(train_step, copied(state), range(2))
+    assert equal(run(train_step, half, range(2, 4))[0], whole)
+
+
+def test_the_step_counts_and_its_noise_follows_the_count(train_step, state):
+    same_batch = batch(0)
+    first, m0 = train_step(copied(state), same_batch, KEY)
+    later = dataclasses.replace(copied(state), step=jnp.int32(7))
+    _, m7 = train_step(later, same_batch, KEY)
+    assert int(first.step) == 1
+    assert float(m0["loss"]) != float(m7["loss"])
+
+
+def test_training_lowers_the_loss_of_one_repeated_batch(train_step, network, state):
+    now = batch(0)
+    keys = jax.random.split(jax.random.key(9), 2)
+    sigma, eps = jnp.full(8, 0.5), jax.random.normal(keys[1], now["image"].shape)
+
+    def fixed_loss(params):
+        label = jnp.asarray(now["label"])
+        x_0 = jnp.asarray(now["image"])
+        return float(dm.loss(network, params, dm.EDM(), x_0, sigma, eps, label=label).mean())
+
+    before = fixed_loss(state.params)
+    for _ in range(30):
+        state, _ = train_step(state, now, KEY)
+    assert fixed_loss(state.params) < 0.9 * before
+
+
+def test_the_average_is_taken_of_the_new_weights(train_step, state):
+    before = copied(state)
+    after, _ = train_step(state, batch(0), KEY)
+    expected = EMA.update(before.ema, after.params, jnp.int32(0))
+    # fused multiply-adds inside the compiled step round once less
+    for got, want in zip(jax.tree.leaves(after.ema), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
+
+
+def test_labels_are_dropped_one_by_one_at_the_given_rate():
+    label = jnp.arange(10_000) % 10
+    dropped = drop_label(jax.random.key(0), label, 0.1)
+    assert set(np.unique(dropped[dropped != label])) == {-1}
+    # 10,000 draws: standard error 0.003
+    np.testing.assert_allclose((dropped == -1).mean(), 0.1, atol=0.012)
+
+
+@pytest.mark.parametrize("mesh", [dm.Mesh(data=4), dm.Mesh(data=1, fsdp=4)])
+def test_many_devices_train_as_one(train_step, state, mesh):
+    mesh = mesh.make()
+    alone, losses = run(train_step, copied(state), range(3))
+    cut = jax.device_put(copied(state), sharding.state_sharding(mesh, state))
+    together, losses_together = run(train_step, cut, range(3), mesh)
+    # the same sums in another order, three times over
+    np.testing.assert_allclose(losses, losses_together, rtol=1e-5)
+    for got, want in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+
+
+def test_fsdp_gives_each_device_its_part_of_the_state(train_step, state):
+    mesh = dm.Mesh(data=1, fsdp=4).make()
+    cut = jax.device_put(state, sharding.state_sharding(mesh, state))
+    after, _ = run(train_step, cut, range(1), mesh)
+    held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(after))
+    total = sum(leaf.nbytes for leaf in jax.tree.leaves(after))
+    # what has no axis that 4 divides (biases of 2 channels, counters) is held whole
+    assert held / total < 0.27
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match="batch_size=6"):
+        sharding.check_batch_size(dm.Mesh(data=4).make(), 6)
+
+
+@pytest.mark.parametrize("mesh", [dm.Mesh(data=8), dm.Mesh(fsdp=3), dm.Mesh(data=0), dm.Mesh(fsdp=0)])
+def test_a_mesh_that_does_not_fit_is_refused(mesh):
+    with pytest.raises(ValueError, match="mesh"):
+        mesh.make()
+
+
+def test_flip_mirrors_about_half_of_the_images_and_only_mirrors():
+    image = jax.random.normal(KEY, (1000, 2, 3, 1))
+    flipped = dm.Flip()(jax.random.key(1), {"image": image})["image"]
+    mirrored = (flipped == image[:, :, ::-1]).all((1, 2, 3))
+    kept = (flipped == image).all((1, 2, 3))
+    assert (mirrored | kept).all()
+    np.testing.assert_allclose(mirrored.mean(), 0.5, atol=0.08)  # five standard errors

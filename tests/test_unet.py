@@ -1,0 +1,193 @@
+"""Laws of the network."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import TINY
+from flax import linen, nnx
+
+import unet_flax
+from unet_flax import UNet, UNetConfig, presets
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 2))
+    return x, jnp.array([0.0, 3.0, 500.0, 999.0]), jnp.array([0, 1, 2, -1])
+
+
+def test_ddpm_cifar10_has_the_papers_parameter_count():
+    unet = nnx.eval_shape(lambda: UNet(presets.ddpm_cifar10(), rngs=nnx.Rngs(0)))
+    _, params = unet_flax.functional(unet)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 35_746_307
+
+
+def test_output_is_zero_at_initialisation(fresh_unet, inputs):
+    x, c_noise, label = inputs
+    assert not fresh_unet(x, c_noise, label=label).any()
+
+
+def test_functional_equals_the_module(unet, network_and_params, inputs):
+    network, params = network_and_params
+    x, c_noise, label = inputs
+    np.testing.assert_allclose(
+        network(params, x, c_noise, label=label), unet(x, c_noise, label=label), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_params_are_a_plain_nested_dict_of_arrays(network_and_params):
+    def check(node):
+        assert isinstance(node, dict | jax.Array)
+        if isinstance(node, dict):
+            for child in node.values():
+                check(child)
+
+    check(network_and_params[1])
+
+
+def test_permuting_the_batch_permutes_the_output(network_and_params, inputs):
+    network, params = network_and_params
+    x, c_noise, label = inputs
+    order = jnp.array([2, 0, 3, 1])
+    y = network(params, x, c_noise, label=label)
+    permuted = network(params, x[order], c_noise[order], label=label[order])
+    np.testing.assert_allclose(permuted, y[order], rtol=1e-5, atol=1e-5)
+
+
+def test_every_parameter_gets_a_gradient(network_and_params, inputs):
+    network, params = network_and_params
+    x, c_noise, _ = inputs
+    label = jnp.array([0, 1, 2, -1])  # every row of the label table, the null class too
+    grads = jax.grad(lambda p: jnp.square(network(p, x, c_noise, label=label)).sum())(params)
+    untouched = [
+        jax.tree_util.keystr(path)
+        for path, grad in jax.tree_util.tree_leaves_with_path(grads)
+        if not jnp.abs(grad).max() > 0
+    ]
+    # a key's bias adds the same number to all logits of a query, so softmax cannot see it
+    assert all("'key'" in path and "'bias'" in path for path in untouched), untouched
+
+
+def test_noise_level_and_label_change_the_output(network_and_params, inputs):
+    network, params = network_and_params
+    x, c_noise, label = inputs
+    y = network(params, x, c_noise, label=label)
+    assert jnp.abs(network(params, x, c_noise + 1, label=label) - y).max() > 1e-2
+    assert jnp.abs(network(params, x, c_noise, label=(label + 1) % 3) - y).max() > 1e-2
+
+
+def test_no_label_is_the_null_class(network_and_params, inputs):
+    network, params = network_and_params
+    x, c_noise, label = inputs
+    null = network(params, x, c_noise, label=jnp.full_like(label, -1))
+    np.testing.assert_array_equal(network(params, x, c_noise), null)
+
+
+@pytest.mark.parametrize("label", [-2, 3, 100])
+def test_a_label_out_of_range_gives_nan_and_no_other_class(network_and_params, inputs, label):
+    network, params = network_and_params
+    x, c_noise, _ = inputs
+    assert jnp.isnan(network(params, x, c_noise, label=jnp.full(4, label))).all()
+
+
+def test_dropout_is_on_only_with_a_key(network_and_params, inputs):
+    network, params = network_and_params
+    x, c_noise, label = inputs
+    without = network(params, x, c_noise, label=label)
+    first, again, other = (
+        network(params, x, c_noise, label=label, dropout_key=jax.random.key(seed))
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert jnp.abs(first - without).max() > 1e-2
+    assert jnp.abs(first - other).max() > 1e-2
+
+
+def test_bfloat16_agrees_with_float32(unet, network_and_params, inputs):
+    _, params = network_and_params
+    half_config = dataclasses.replace(TINY, dtype="bfloat16")
+    half, _ = unet_flax.functional(nnx.eval_shape(lambda: UNet(half_config, rngs=nnx.Rngs(0))))
+    x, c_noise, label = inputs
+    expected = unet(x, c_noise, label=label)
+    got = jax.jit(half)(params, x, c_noise, label=label)
+    assert got.dtype == jnp.float32
+    # bfloat16 keeps 8 bits: each layer rounds by up to 2**-9, which add up over some 20 layers
+    assert jnp.linalg.norm(got - expected) / jnp.linalg.norm(expected) < 2e-2
+
+
+def test_compiles_once_for_a_shape(network_and_params, inputs):
+    _, params = network_and_params
+    x, c_noise, label = inputs
+    network, _ = unet_flax.functional(nnx.eval_shape(lambda: UNet(TINY, rngs=nnx.Rngs(0))))
+    traced = []
+
+    @jax.jit
+    def counted(*args):
+        traced.append(1)
+        return network(*args)
+
+    jitted = counted.lower(params, x, c_noise)
+    counted.lower(params, x + 1, c_noise + 1)
+    assert jitted is not None and len(traced) == 1
+
+
+def test_works_inside_a_linen_module(unet, network_and_params, inputs):
+    _, params = network_and_params
+    x, c_noise, label = inputs
+
+    class Predictor(linen.Module):
+        @linen.compact
+        def __call__(self, x, c_noise, label):
+            return nnx.bridge.to_linen(UNet, TINY, name="unet")(x, c_noise, label=label)
+
+    variables = jax.eval_shape(Predictor().init, jax.random.key(0), x, c_noise, label)
+    names = jax.tree_util.tree_structure(variables["params"]["unet"])
+    flat = jax.tree.leaves(params)
+    assert [leaf.shape for leaf in jax.tree.leaves(variables)] == [leaf.shape for leaf in flat]
+    moved = {"params": {"unet": jax.tree.unflatten(names, flat)}, **_others(variables)}
+    got = jax.jit(Predictor().apply)(moved, x, c_noise, label)
+    np.testing.assert_allclose(got, unet(x, c_noise, label=label), rtol=1e-4, atol=1e-5)
+
+
+def _others(variables):
+    return {name: value for name, value in variables.items() if name != "params"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("image_size", 30, "not divisible by 4"),
+        ("image_size", 0, "below 1"),
+        ("channels", 0, "below 1"),
+        ("channel_mult", (), "one multiple"),
+        ("channel_mult", (1, 0), "one multiple"),
+        ("attention_resolutions", (5,), "levels of this network have"),
+        ("num_groups", 7, "does not divide the width"),
+        ("num_heads", 3, "attention heads"),
+        ("head_dim", 5, "attention heads"),
+        ("dropout", 1.0, "outside"),
+        ("num_classes", 0, "below 1"),
+        ("dtype", "float16", "neither"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(field, value, says):
+    good = UNetConfig(
+        image_size=32, channels=8, channel_mult=(1, 2, 2), attention_resolutions=(16,), num_groups=4
+    )
+    with pytest.raises(ValueError, match=says):
+        dataclasses.replace(good, **{field: value})
+
+
+def test_images_that_do_not_fit_are_refused(unet):
+    with pytest.raises(ValueError, match=r"takes \(8, 8, 2\)"):
+        unet(jnp.zeros((1, 16, 16, 2)), jnp.zeros(1))
+
+
+def test_a_label_for_an_unconditional_network_is_refused():
+    config = dataclasses.replace(TINY, num_classes=None)
+    unet = nnx.eval_shape(lambda: UNet(config, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match="unconditional"):
+        unet(jnp.zeros((1, 8, 8, 2)), jnp.zeros(1), label=jnp.zeros(1, jnp.int32))
