@@ -1,4 +1,4 @@
-"""DDPM on CIFAR-10 as published: 35.7 M parameters, eps-prediction, 800,000 steps of 128 images.
+"""DDPM on CIFAR-10 as published: 35.7 M parameters, 800,000 steps of 128 images.
 
     python train.py cifar10_ddpm
     python sample.py runs/cifar10_ddpm --num-images 64

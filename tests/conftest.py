@@ -1,11 +1,16 @@
 """Strict: warnings are errors (pyproject.toml), shapes are checked, no silent broadcasting."""
 
+from pathlib import Path
+
 import jax
 import jaxtyping
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+# many tests compile the same functions; what was compiled once is read back
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jaxtyping.install_import_hook(["unet_flax", "diffusion"], "beartype.beartype")
 
 import pytest  # noqa: E402

@@ -103,7 +103,9 @@ def test_sinusoids_run_from_frequency_1_to_1_over_max_period():
     c_noise = jnp.array([0.0, 1.0, 999.0])
     embedding = sinusoidal(c_noise, 8, max_period=10_000.0)
     np.testing.assert_allclose(embedding[:, 0], np.sin([0.0, 1.0, 999.0]), atol=1e-4)
-    np.testing.assert_allclose(embedding[:, 3], np.sin(np.array([0.0, 1.0, 999.0]) / 1e4), atol=1e-6)
+    np.testing.assert_allclose(
+        embedding[:, 3], np.sin(np.array([0.0, 1.0, 999.0]) / 1e4), atol=1e-6
+    )
     np.testing.assert_allclose(embedding[:, 4], np.cos([0.0, 1.0, 999.0]), atol=1e-4)
 
 

@@ -67,7 +67,9 @@ def test_samples_have_the_datas_mean_and_variance(sampler):
 @pytest.mark.parametrize("sampler", VARIANTS)
 def test_the_last_step_leaves_no_noise(sampler):
     x_T = jax.random.normal(jax.random.key(0), (4, 3))
-    x_0 = sampler(lambda x, sigma: jnp.full_like(x, 0.25), x_T, jnp.array([1.0, 0.0]), jax.random.key(1))
+    x_0 = sampler(
+        lambda x, sigma: jnp.full_like(x, 0.25), x_T, jnp.array([1.0, 0.0]), jax.random.key(1)
+    )
     np.testing.assert_allclose(x_0, 0.25, rtol=1e-6)
 
 
@@ -176,9 +178,9 @@ def test_ancestral_equals_textbook_ddpm(start, variance, clipped):
         before = alpha_bar[t - 1] if t > 0 else 1.0
         x_0 = (x - np.sqrt(1 - alpha_bar[t]) * eps_hat(x, t)) / np.sqrt(alpha_bar[t])
         x_0 = np.clip(x_0, -1, 1) if clipped else x_0
-        mean = (
-            np.sqrt(before) * betas[t] * x_0 + np.sqrt(1 - betas[t]) * (1 - before) * x
-        ) / (1 - alpha_bar[t])
+        mean = (np.sqrt(before) * betas[t] * x_0 + np.sqrt(1 - betas[t]) * (1 - before) * x) / (
+            1 - alpha_bar[t]
+        )
         small = betas[t] * (1 - before) / (1 - alpha_bar[t])
         std = np.sqrt(betas[t] if variance == "fixedlarge" else small) if t > 0 else 0.0
         x = mean + std * np.asarray(_unit_noise(key, i, x_T), np.float64)

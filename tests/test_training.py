@@ -152,7 +152,9 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused():
         sharding.check_batch_size(dm.Mesh(data=4).make(), 6)
 
 
-@pytest.mark.parametrize("mesh", [dm.Mesh(data=8), dm.Mesh(fsdp=3), dm.Mesh(data=0), dm.Mesh(fsdp=0)])
+@pytest.mark.parametrize(
+    "mesh", [dm.Mesh(data=8), dm.Mesh(fsdp=3), dm.Mesh(data=0), dm.Mesh(fsdp=0)]
+)
 def test_a_mesh_that_does_not_fit_is_refused(mesh):
     with pytest.raises(ValueError, match="mesh"):
         mesh.make()

@@ -34,7 +34,10 @@ def test_functional_equals_the_module(unet, network_and_params, inputs):
     network, params = network_and_params
     x, c_noise, label = inputs
     np.testing.assert_allclose(
-        network(params, x, c_noise, label=label), unet(x, c_noise, label=label), rtol=1e-4, atol=1e-5
+        network(params, x, c_noise, label=label),
+        unet(x, c_noise, label=label),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 

@@ -1,0 +1,119 @@
+"""Laws of checkpoints: whole or refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import diffusion as dm
+from diffusion import checkpoint
+
+OPTIMIZER, EMA = optax.adam(1e-3), dm.EMA()
+
+
+def make_state(step):
+    params = {
+        "layers": {0: {"kernel": jax.random.normal(jax.random.key(step), (64, 64))}},
+        "scale": jnp.full(3, float(step)),
+    }
+    state = dm.TrainState.create(params, OPTIMIZER, EMA)
+    return dm.TrainState(jnp.int32(step), state.params, state.opt_state, state.ema)
+
+
+def target():
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), make_state(0)
+    )
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
+    for step in (10, 20, 30):
+        checkpoints.save(make_state(step))
+    checkpoints.close()
+    return tmp_path
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_what_is_restored_is_what_was_saved(run_dir):
+    assert_equal(checkpoint.restore(run_dir, target()), make_state(30))
+    assert_equal(checkpoint.restore(run_dir, target(), step=20), make_state(20))
+
+
+def test_the_average_can_be_restored_alone(run_dir):
+    average, step = checkpoint.restore_average(run_dir, target().ema)
+    assert step == 30
+    assert_equal(average, make_state(30).ema)
+
+
+def test_only_the_latest_are_kept(run_dir):
+    assert checkpoint.steps(run_dir) == [20, 30]
+
+
+def largest_file(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def flip_a_bit(folder):
+    path = largest_file(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut_short(folder):
+    path = largest_file(folder)
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def remove(folder):
+    largest_file(folder).unlink()
+
+
+def overwrite(folder):
+    (folder / "_METADATA").write_text("garbage")
+
+
+# Orbax gives up on the arrays that it was still reading, and Python remarks on it
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_short, remove, overwrite])
+@pytest.mark.parametrize("item", ["ema", "training"])
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_offered(run_dir, damage, item):
+    damage(run_dir / "checkpoints" / "30" / item)
+    with pytest.raises(ValueError, match=r"30 is damaged.*one before it is step 20"):
+        checkpoint.restore(run_dir, target())
+    assert_equal(checkpoint.restore(run_dir, target(), step=20), make_state(20))
+
+
+def test_a_folder_without_a_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        checkpoint.restore(tmp_path, target())
+
+
+def test_a_step_that_is_not_there_is_named(run_dir):
+    with pytest.raises(FileNotFoundError, match=r"it has \[20, 30\]"):
+        checkpoint.restore(run_dir, target(), step=25)
+
+
+def test_what_a_killed_save_leaves_is_no_checkpoint(run_dir):
+    (run_dir / "checkpoints" / "40.orbax-checkpoint-tmp").mkdir()
+    assert checkpoint.steps(run_dir) == [20, 30]
+
+
+def test_config_comes_back_as_written(tmp_path):
+    checkpoint.write_config(tmp_path / "run", {"a": {"b": [1, 2.5, None, "x"]}})
+    assert checkpoint.read_config(tmp_path / "run") == {"a": {"b": [1, 2.5, None, "x"]}}
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="config.json is damaged"):
+        checkpoint.read_config(tmp_path)

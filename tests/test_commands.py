@@ -1,0 +1,237 @@
+"""The commands as a user types them: results, resuming, and mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import sample
+import train
+from configs import schema
+from diffusion import checkpoint
+
+ROOT = Path(__file__).parent.parent
+SMALL = """digits --data.batch-size 8 --model.channels 8 --model.num-groups 4
+    --model.channel-mult 1 --model.attention-resolutions 8 --run.log-every-steps 2
+    --run.save-every-steps 3 --run.sample-every-steps 100 --run.num-samples 10
+    --sampling.num-steps 2 --mesh.data 1""".split()
+STEPS = 12
+
+
+def train_small(run_dir, *options):
+    train.main([*SMALL, "--run-dir", str(run_dir), "--run.num-steps", str(STEPS), *options])
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """An uninterrupted run."""
+    run_dir = tmp_path_factory.mktemp("runs") / "small"
+    train_small(run_dir)
+    return run_dir
+
+
+def final_state(run_dir):
+    recipe = schema.from_json(checkpoint.read_config(run_dir))
+    _, state = train.start(recipe, run_dir, recipe.mesh.make())
+    return state
+
+
+def assert_bitwise_equal(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def records(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_writes_its_folder(run_dir):
+    names = {path.name for path in run_dir.iterdir()}
+    assert {"config.json", "checkpoints", "metrics.jsonl", "samples"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert checkpoint.steps(run_dir) == [6, 9, 12]
+    assert {"step", "loss", "grad_norm", "images_per_second"} <= set(records(run_dir)[-1])
+    with Image.open(run_dir / "samples" / "12.png") as image:
+        assert min(image.size) > 100
+
+
+def test_stopping_and_resuming_equals_an_uninterrupted_run(run_dir, tmp_path):
+    train_small(tmp_path / "halves", "--run.num-steps", "7")
+    train_small(tmp_path / "halves")
+    assert_bitwise_equal(final_state(tmp_path / "halves"), final_state(run_dir))
+
+
+def test_a_killed_run_goes_on_bit_for_bit(run_dir, tmp_path):
+    killed = tmp_path / "killed"
+    command = [sys.executable, "train.py", *SMALL, "--run-dir", str(killed)]
+    environment = os.environ | {
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",  # as conftest sets it
+        "JAX_NUM_CPU_DEVICES": "4",
+    }
+    process = subprocess.Popen(
+        [*command, "--run.num-steps", "1000000"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not checkpoint.steps(killed) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)  # somewhere between two of its saves
+    process.wait()
+    reached = checkpoint.steps(killed)[-1]
+
+    goal = str(reached + 4)
+    train_small(killed, "--run.num-steps", goal)
+    train_small(tmp_path / "whole", "--run.num-steps", goal)
+    assert_bitwise_equal(final_state(killed), final_state(tmp_path / "whole"))
+    steps = [record["step"] for record in records(killed)]
+    assert steps == sorted(set(steps))  # nothing written twice
+    assert all(path.name.isdigit() for path in (killed / "checkpoints").iterdir())  # nothing stray
+
+
+def test_a_finished_run_is_left_as_it_is(run_dir, capsys):
+    before = (run_dir / "metrics.jsonl").read_text()
+    train_small(run_dir)
+    assert (run_dir / "metrics.jsonl").read_text() == before
+
+
+def samples(folder):
+    with np.load(folder / "samples.npz", allow_pickle=False) as arrays:
+        return arrays["images"], arrays["labels"]
+
+
+@pytest.fixture(scope="module")
+def drawn(run_dir):
+    sample.main([str(run_dir), "--label", "all", "--num-images", "20", "--batch-size", "20"])
+    return samples(run_dir / "images")
+
+
+def test_sampling_writes_what_it_says(run_dir, drawn):
+    pixels, labels = drawn
+    assert pixels.shape == (20, 8, 8, 1) and pixels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, np.arange(10).repeat(2))
+    with Image.open(run_dir / "images" / "00007.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), pixels[7, :, :, 0])
+    assert (run_dir / "images" / "grid.png").exists()
+
+
+@pytest.mark.parametrize("batch_size", ["1", "7", "64"])
+def test_the_same_seed_gives_the_same_images_however_chunked(run_dir, drawn, tmp_path, batch_size):
+    sample.main(
+        [str(run_dir), "--num-images", "20", "--batch-size", batch_size, "--out", str(tmp_path)]
+    )
+    np.testing.assert_array_equal(samples(tmp_path)[0], drawn[0])
+
+
+@pytest.mark.parametrize("name", sample.SAMPLERS)
+def test_every_sampler_can_be_named(run_dir, tmp_path, name):
+    options = ["--sampler", name, "--num-images", "2", "--label", "3", "--guidance", "2"]
+    sample.main([str(run_dir), *options, "--out", str(tmp_path)])
+    assert samples(tmp_path)[1].tolist() == [3, 3]
+
+
+def test_sampling_uses_the_averaged_weights(run_dir, drawn, tmp_path):
+    recipe = schema.from_json(checkpoint.read_config(run_dir))
+    state = final_state(run_dir)
+    network, _ = sample.abstract_network(recipe)
+    labels = np.arange(10).repeat(2).astype(np.int32)
+    from_average = sample.draw(recipe, network, state.ema, labels, seed=0)
+    from_last = sample.draw(recipe, network, state.params, labels, seed=0)
+    np.testing.assert_array_equal(from_average, drawn[0])
+    assert (from_last != drawn[0]).any()
+
+
+def test_a_loss_that_is_nan_stops_the_run_and_names_the_last_checkpoint(tmp_path, capsys):
+    train_small(tmp_path, "--run.num-steps", "3")
+    config = checkpoint.read_config(tmp_path)
+    config["optimizer"]["learning_rate"] = 1e30
+    config["optimizer"]["warmup_steps"] = 0
+    checkpoint.write_config(tmp_path, config)
+    with pytest.raises(SystemExit) as exit:
+        train_small(tmp_path, "--optimizer.learning-rate", "1e30", "--optimizer.warmup-steps", "0")
+    assert exit.value.code == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "loss is nan" in error and f"last checkpoint: {tmp_path}/checkpoints/3." in error
+    assert checkpoint.steps(tmp_path) == [3]
+
+
+def mistake(main, argv, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([str(word) for word in argv])
+    assert exit.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["digitz"], "did you mean 'digits'"),
+        (["digits", "--model.chanels", "3"], "did you mean '--model.channels'"),
+        (["digits", "--run.num-steps", "many"], "'many' is not INT"),
+        (["digits", "--run.num-steps"], "expected one argument"),
+        (["digits", "--run.num-steps", "0"], "num_steps=0"),
+        (["digits", "--run.seed", "-1"], "seed=-1"),
+        (["digits", "stray"], "unexpected argument 'stray'"),
+        (["digits", "--model.image-size", "9"], "not divisible by 2"),
+        (["digits", "--model.image-size", "4", "--model.attention-resolutions", ""], "(8, 8, 1)"),
+        (["digits", "--model.num-classes", "none"], "the data has 10 classes"),
+        (["digits", "--optimizer.learning-rate", "0"], "learning_rate=0.0"),
+        (["digits", "--data.batch-size", "0"], "batch_size=0"),
+        (["digits", "--data.batch-size", "30"], "not divisible by the 4 devices"),
+        (["digits", "--mesh.data", "3", "--mesh.fsdp", "2"], "4 devices"),
+    ],
+)
+def test_a_mistake_in_training_is_one_line(tmp_path, capsys, options, says):
+    assert says in mistake(train.main, [*options, "--run-dir", tmp_path / "run"][:None], capsys)
+
+
+def test_a_folder_of_another_run_is_refused_with_the_fields_that_differ(run_dir, capsys):
+    argv = [*SMALL, "--run-dir", run_dir, "--run.seed", "5", "--model.dropout", "0.5"]
+    error = mistake(train.main, argv, capsys)
+    assert "model.dropout 0.0 there, 0.5 here; run.seed 0 there, 5 here" in error
+
+
+@pytest.mark.parametrize("main", [train.main, sample.main])
+def test_a_folder_that_cannot_be_written_is_named(run_dir, tmp_path, capsys, main):
+    (tmp_path / "file").touch()
+    inside = tmp_path / "file" / "run"
+    argv = [run_dir, "--out", inside] if main is sample.main else [*SMALL, "--run-dir", inside]
+    assert str(inside) in mistake(main, argv, capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--label", "11"], "class from 0 to 9"),
+        (["--label", "-1"], "class from 0 to 9"),
+        (["--label", "three"], "class from 0 to 9"),
+        (["--num-images", "0"], "must be 1 or more"),
+        (["--num-steps", "0"], "num_steps=0"),
+        (["--sampler", "heum"], "invalid choice"),
+        (["--step", "5"], "it has [6, 9, 12]"),
+        (["--guidence", "2"], "did you mean '--guidance'"),
+    ],
+)
+def test_a_mistake_in_sampling_is_one_line(run_dir, capsys, options, says):
+    assert says in mistake(sample.main, [run_dir, *options], capsys)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
+    assert "is not a run's folder" in mistake(sample.main, [tmp_path], capsys)
+
+
+def test_a_run_without_a_checkpoint_is_named(run_dir, tmp_path, capsys):
+    checkpoint.write_config(tmp_path, checkpoint.read_config(run_dir))
+    assert "holds no checkpoint" in mistake(sample.main, [tmp_path], capsys)

@@ -1,0 +1,155 @@
+"""Laws of the data: its order, and CIFAR-10's real archive format."""
+
+import hashlib
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from tensorflow_datasets.image_classification import cifar
+
+import train
+from diffusion import images
+from diffusion.data import Cifar10, Digits, ImageArrays
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    pixels = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
+    return ImageArrays(pixels, np.arange(10, dtype=np.int32), tuple("abcdefghij"), batch_size=4)
+
+
+def test_a_batch_is_a_function_of_seed_and_step(arrays):
+    again = ImageArrays(arrays.pixels, arrays.labels, arrays.label_names, batch_size=4)
+    for step in (7, 0, 3):
+        assert np.array_equal(arrays.batch(1, step)["label"], again.batch(1, step)["label"])
+    assert not np.array_equal(arrays.batch(1, 3)["label"], arrays.batch(2, 3)["label"])
+
+
+def test_every_epoch_shows_each_image_once_in_a_new_order(arrays):
+    seen = np.concatenate([arrays.indices(0, step) for step in range(5)])  # two epochs of ten
+    first, second = seen[:10], seen[10:]
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert not np.array_equal(first, second)
+
+
+def test_a_batch_may_be_larger_than_the_data(arrays):
+    large = ImageArrays(arrays.pixels, None, (), batch_size=25)
+    assert np.bincount(large.indices(0, 0)).tolist().count(2) >= 5
+    assert set(large.batch(0, 0)) == {"image"}
+
+
+def test_labels_stay_with_their_images(arrays):
+    batch = arrays.batch(0, 2)
+    np.testing.assert_array_equal(images.to_pixels(batch["image"]).ravel(), batch["label"])
+
+
+def test_digits_are_the_1797_real_ones_with_their_whole_range():
+    digits = Digits().load()
+    assert digits.pixels.shape == (1797, 8, 8, 1)
+    assert (digits.pixels.min(), digits.pixels.max()) == (0, 255)
+    assert np.bincount(digits.labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+def test_an_empty_batch_is_refused():
+    with pytest.raises(ValueError, match="batch_size=0"):
+        Digits(batch_size=0).load()
+
+
+@pytest.fixture(scope="module")
+def truth():
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (20, 32, 32, 3), np.uint8), rng.integers(0, 10, 20).astype(np.int32)
+
+
+def write_archive(folder, pixels, labels):
+    """CIFAR-10's binary format: a label byte, then 3072 bytes of channels, rows, columns."""
+    names = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    records = [
+        bytes([label]) + image.transpose(2, 0, 1).tobytes()
+        for image, label in zip(pixels, labels, strict=True)
+    ]
+    files = {f"data_batch_{i + 1}.bin": records[4 * i : 4 * i + 4] for i in range(5)}
+    files["test_batch.bin"] = records[:3]
+    members = {name: b"".join(parts) for name, parts in files.items()}
+    members["batches.meta.txt"] = ("\n".join(names) + "\n").encode()
+    path = folder / "cifar-10-binary.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def archive(tmp_path, truth, monkeypatch):
+    """A small archive in the real format, whose checksum the builder is told to expect."""
+    path = write_archive(tmp_path, *truth)
+    content = path.read_bytes()
+    info = tfds.download.checksums.UrlInfo(
+        size=len(content), checksum=hashlib.sha256(content).hexdigest(), filename=path.name
+    )
+    monkeypatch.setattr(cifar.Cifar10, "url_infos", {URL: info})
+    return path
+
+
+def test_cifar10_is_read_as_it_stands_in_the_archive(archive, tmp_path, truth):
+    source = Cifar10(path=str(tmp_path / "tfds"), manual_dir=str(archive.parent), labelled=True)
+    for _ in range(2):  # prepared, then from the cache
+        loaded = source.load()
+        np.testing.assert_array_equal(loaded.pixels, truth[0])
+        np.testing.assert_array_equal(loaded.labels, truth[1])
+        assert loaded.label_names[:2] == ("airplane", "automobile")
+    assert list((tmp_path / "tfds").rglob("train_pixels.npz"))
+
+
+def test_what_is_prepared_is_read_by_tensorflow_datasets_itself(archive, tmp_path, truth):
+    Cifar10(path=str(tmp_path / "tfds"), manual_dir=str(archive.parent)).load()
+    stock = tfds.data_source("cifar10", data_dir=tmp_path / "tfds", split="train", download=False)
+    by_id = {example["id"].decode(): example["image"] for example in stock}
+    np.testing.assert_array_equal(np.stack([by_id[f"train_{i:05d}"] for i in range(20)]), truth[0])
+
+
+def test_tensorflow_is_not_needed(archive, tmp_path):
+    import sys
+
+    Cifar10(path=str(tmp_path / "tfds"), manual_dir=str(archive.parent)).load()
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_damaged_archive_is_refused_by_its_checksum(archive, tmp_path):
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged.*sha256"):
+        Cifar10(path=str(tmp_path / "tfds"), manual_dir=str(archive.parent)).load()
+
+
+def test_a_folder_without_the_archive_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no cifar-10-binary.tar.gz"):
+        Cifar10(path=str(tmp_path / "tfds"), manual_dir=str(tmp_path)).load()
+
+
+def test_without_a_network_the_user_is_told_address_checksum_and_place(tmp_path, monkeypatch):
+    # a proxy that nobody answers at stands for a network that is not there
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    with pytest.raises(ConnectionError) as caught:
+        Cifar10(path=str(tmp_path / "tfds")).load()
+    for told in (URL, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"):
+        assert told in str(caught.value)
+    assert "--data.manual-dir DIR" in str(caught.value)
+
+
+def test_the_ddpm_recipe_trains_on_the_real_format(archive, tmp_path, capsys):
+    train.main(
+        f"""cifar10_ddpm --run-dir {tmp_path}/run --run.num-steps 2 --run.num-samples 2
+        --data.path {tmp_path}/tfds --data.manual-dir {archive.parent} --data.batch-size 4
+        --model.channels 8 --model.num-groups 4 --model.channel-mult 1,1
+        --model.num-res-blocks 1 --sampling.num-steps 2 --mesh.data 1""".split()
+    )
+    assert (tmp_path / "run" / "samples" / "2.png").exists()
+    assert "samples/2.png" in capsys.readouterr().out

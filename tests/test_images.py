@@ -1,0 +1,52 @@
+"""Laws between [-1, 1] and uint8."""
+
+import numpy as np
+from PIL import Image
+
+from diffusion import images
+
+
+def test_every_pixel_value_comes_back():
+    pixels = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(images.to_pixels(images.from_pixels(pixels)), pixels)
+
+
+def test_pixels_span_minus_one_to_one():
+    np.testing.assert_array_equal(images.from_pixels(np.array([0, 255], np.uint8)), [-1.0, 1.0])
+
+
+def test_values_outside_are_clipped_and_those_between_rounded():
+    # 127.5 * (1 + 0.002) = 127.755 -> 128, never truncated to 127
+    got = images.to_pixels(np.array([-3.0, 3.0, 0.002], np.float32))
+    np.testing.assert_array_equal(got, [0, 255, 128])
+
+
+def test_a_grid_reads_left_to_right_then_down():
+    pixels = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
+    canvas = images.grid(pixels, columns=3, gap=1)
+    assert canvas.shape == (5, 7, 1)
+    np.testing.assert_array_equal(canvas[1::2, 1::2, 0], [[0, 1, 2], [3, 4, 5]])
+    assert (canvas[::2] == 255).all()
+
+
+def test_png_holds_the_pixels_grey_and_colour(tmp_path):
+    for channels in (1, 3):
+        pixels = np.random.default_rng(0).integers(0, 256, (4, 5, channels), np.uint8)
+        images.save_png(tmp_path / "new" / "a.png", pixels)
+        with Image.open(tmp_path / "new" / "a.png") as image:
+            np.testing.assert_array_equal(np.asarray(image).reshape(pixels.shape), pixels)
+
+
+def test_a_folder_of_samples_holds_one_set(tmp_path):
+    for n in (5, 3):
+        pixels = np.full((n, 2, 2, 1), n, np.uint8)
+        images.save_samples(tmp_path, pixels, np.zeros(n, np.int32))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "00000.png",
+        "00001.png",
+        "00002.png",
+        "grid.png",
+        "samples.npz",
+    ]
+    with np.load(tmp_path / "samples.npz", allow_pickle=False) as samples:
+        assert samples["images"].shape == (3, 2, 2, 1) and samples["labels"].shape == (3,)
