@@ -13,15 +13,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
 import diffusion as dm
-import unet_flax
-from configs import Recipe, cli, schema
+from configs import Recipe, build, cli, schema
 from diffusion import checkpoint, images
-from diffusion.denoiser import Denoise, Network
+from diffusion.denoiser import Network
 
 SAMPLERS = {
     "euler": dm.Euler(),
@@ -38,7 +36,7 @@ def main(argv: list[str]) -> None:
         recipe = schema.from_json(checkpoint.read_config(args.run_dir))
         recipe = dataclasses.replace(recipe, sampling=chosen_sampling(recipe.sampling, args))
         labels = chosen_labels(recipe, args.label, args.num_images)
-        network, average, step = load(recipe, args.run_dir, args.step)
+        network, average, step = build.averaged_network(recipe, args.run_dir, args.step)
         out = args.out or args.run_dir / "images"
         images.claim_folder(out)
         pixels = draw(recipe, network, average, labels, seed=args.seed, chunk_size=args.batch_size)
@@ -106,29 +104,10 @@ def chosen_labels(recipe: Recipe, label: str | None, num_images: int) -> Int[np.
     return np.full(num_images, int(label), np.int32)
 
 
-def abstract_network(recipe: Recipe) -> tuple[Network, Any]:
-    """The recipe's network, and its parameters as shapes; allocates nothing."""
-    return unet_flax.functional(
-        nnx.eval_shape(lambda: unet_flax.UNet(recipe.model, rngs=nnx.Rngs(0)))
-    )
-
-
-def load(recipe: Recipe, run_dir: Path, step: int | None) -> tuple[Network, Any, int]:
-    """The network, its averaged weights, and the step they are of."""
-    network, params = abstract_network(recipe)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        jax.eval_shape(recipe.ema.init, params),
-    )
-    average, step = checkpoint.restore_average(run_dir, target, step)
-    return network, average, step
-
-
 def draw(
     recipe: Recipe,
     network: Network,
-    average: Any,
+    params: Any,
     labels: Int[np.ndarray, "N"],
     *,
     seed: int,
@@ -137,6 +116,10 @@ def draw(
     """Draws an image for each label, chunk by chunk.
 
     An image is a function of (seed, its index, its label): chunks change nothing but memory.
+
+    Args:
+      params: the weights, usually the averaged ones.
+      labels: class of each image, -1 for none.
     """
     model, sampling = recipe.model, recipe.sampling
     shape = (model.image_size, model.image_size, model.in_channels)
@@ -148,7 +131,7 @@ def draw(
         index = np.minimum(np.arange(first, first + chunk_size), len(labels) - 1)
         noise_keys, sampler_keys = image_keys(jax.random.key(seed), index)
         unit_noise = jax.vmap(partial(jax.random.normal, shape=shape))(noise_keys)
-        denoise = make_denoise(recipe, network, average, jnp.asarray(labels[index]))
+        denoise = build.denoiser(recipe, network, params, jnp.asarray(labels[index]))
         x_0 = sampling.sampler(denoise, sigmas[0] * unit_noise, sigmas, sampler_keys)
         pixels.append(images.to_pixels(jax.device_get(x_0)))
     return np.concatenate(pixels)[: len(labels)]
@@ -158,17 +141,6 @@ def image_keys(key: jax.Array, index: np.ndarray) -> tuple[jax.Array, jax.Array]
     """Two keys for each image, functions of the seed and its index."""
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(index)
     return keys[:, 0], keys[:, 1]
-
-
-def make_denoise(recipe: Recipe, network: Network, average: Any, label: jax.Array) -> Denoise:
-    """The denoiser with the recipe's guidance and clipping."""
-    cond = {} if recipe.model.num_classes is None else {"label": label}
-    denoise = dm.denoiser(network, average, recipe.preconditioning, **cond)
-    if recipe.sampling.guidance != 1:
-        null = {name: jnp.full_like(value, -1) for name, value in cond.items()}
-        unconditional = dm.denoiser(network, average, recipe.preconditioning, **null)
-        denoise = dm.classifier_free(denoise, unconditional, recipe.sampling.guidance)
-    return dm.clip(denoise) if recipe.sampling.clip_x_0 else denoise
 
 
 if __name__ == "__main__":

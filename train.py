@@ -4,23 +4,22 @@ Without arguments lists the recipes; `RECIPE --help` lists every field. A folder
 checkpoint is resumed, bit for bit as if it had never stopped.
 """
 
+import math
 import sys
-import time
+from contextlib import closing
 from pathlib import Path
 
 import jax
 import numpy as np
-from flax import nnx
 from tqdm import tqdm
 
 import diffusion as dm
 import sample
-import unet_flax
-from configs import Recipe, cli, schema
+from configs import Recipe, build, cli, schema
 from diffusion import checkpoint, images, sharding
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Network
-from diffusion.journal import Journal
+from diffusion.journal import Journal, Meter
 
 
 def main(argv: list[str]) -> None:
@@ -31,8 +30,7 @@ def main(argv: list[str]) -> None:
         claim(run_dir, recipe)
         dataset = recipe.data.load()
         check_fit(recipe, dataset)
-        network, state = start(recipe, run_dir, mesh)
-    with cli.one_line_errors():
+        network, state = build.start(recipe, run_dir, mesh)
         train(recipe, run_dir, mesh, dataset, network, state)
 
 
@@ -63,28 +61,6 @@ def check_fit(recipe: Recipe, dataset: ImageArrays) -> None:
         )
 
 
-def start(recipe: Recipe, run_dir: Path, mesh: jax.sharding.Mesh) -> tuple[Network, dm.TrainState]:
-    """The network, and the latest checkpoint's state or a new one."""
-    network, params = sample.abstract_network(recipe)
-    optimizer = recipe.optimizer.make()
-
-    def create(params):
-        return dm.TrainState.create(params, optimizer, recipe.ema)
-
-    state = jax.eval_shape(create, params)
-    shardings = sharding.state_sharding(mesh, state)
-    if checkpoint.steps(run_dir):
-        target = jax.tree.map(
-            lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at),
-            state,
-            shardings,
-        )
-        return network, checkpoint.restore(run_dir, target)
-    weights_key = jax.random.fold_in(jax.random.key(recipe.run.seed), 0)
-    _, params = unet_flax.functional(unet_flax.UNet(recipe.model, rngs=nnx.Rngs(weights_key)))
-    return network, jax.device_put(create(params), shardings)
-
-
 def train(
     recipe: Recipe,
     run_dir: Path,
@@ -92,90 +68,80 @@ def train(
     dataset: ImageArrays,
     network: Network,
     state: dm.TrainState,
-) -> dm.TrainState:
+) -> None:
     """Trains from state.step to run.num_steps, and writes the run's folder.
 
     Raises:
       FloatingPointError: the loss is nan or inf; names the last checkpoint.
     """
-    run, first = recipe.run, int(state.step)
-    train_step = dm.make_train_step(
-        network,
-        recipe.preconditioning,
-        recipe.noise,
-        recipe.optimizer.make(),
-        recipe.ema,
-        label_dropout=recipe.label_dropout,
-        augment=recipe.augment,
-    )
-    key = jax.random.fold_in(jax.random.key(run.seed), 1)
-    labels = sample.chosen_labels(recipe, None, run.num_samples)
-    journal = Journal(run_dir, first)
-    checkpoints = checkpoint.Checkpoints(run_dir, run.keep_checkpoints)
+    run, batch_size, first = recipe.run, dataset.batch_size, int(state.step)
+    train_step, key = build.train_step(recipe, network)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     print(f"{run_dir}: {num_parameters:,} parameters, steps {first} to {run.num_steps}", flush=True)
-    bar = tqdm(
-        total=run.num_steps * dataset.batch_size,
-        initial=first * dataset.batch_size,
-        unit="img",
-        unit_scale=True,
-        disable=None,  # on a terminal only
-    )
-    measured, since = [], time.perf_counter()
-    for step in range(first + 1, run.num_steps + 1):
-        batch = sharding.shard_batch(mesh, dataset.batch(run.seed, step - 1))
-        state, metrics = train_step(state, batch, key)
-        measured.append(metrics)
-        bar.update(dataset.batch_size)
+    with (
+        closing(Journal(run_dir, first)) as journal,
+        closing(checkpoint.Checkpoints(run_dir, run.keep_checkpoints)) as checkpoints,
+        tqdm(
+            total=run.num_steps * batch_size,
+            initial=first * batch_size,
+            unit="img",
+            unit_scale=True,
+            disable=None,  # shown on a terminal only
+        ) as bar,
+    ):
+        meter = Meter(batch_size)
+        for step in range(first + 1, run.num_steps + 1):
+            batch = sharding.shard_batch(mesh, dataset.batch(run.seed, step - 1))
+            state, metrics = train_step(state, batch, key)
+            meter.add(metrics)
+            bar.update(batch_size)
+            if step == first + 1:
+                jax.block_until_ready(metrics)
+                meter.restart_clock()  # without the compilation
 
-        is_last = step == run.num_steps
-        saves = is_last or step % run.save_every_steps == 0
-        draws = is_last or step % run.sample_every_steps == 0
-        if saves or draws or step % run.log_every_steps == 0 or step == first + 1:
-            values = mean(measured)
-            elapsed = time.perf_counter() - since
-            values["images_per_second"] = len(measured) * dataset.batch_size / elapsed
-            if not np.isfinite(values["loss"]):
-                checkpoints.wait()
-                stop(run_dir, values["loss"], step - len(measured), step, run.seed)
-            if step > first + 1:  # the first step compiles
+            is_last = step == run.num_steps
+            saves = is_last or step % run.save_every_steps == 0
+            draws = step % run.sample_every_steps == 0 and not is_last
+            if saves or draws or step % run.log_every_steps == 0:
+                values = meter.read()
+                if not math.isfinite(values["loss"]):
+                    checkpoints.wait()
+                    raise FloatingPointError(diverged(recipe, run_dir, step, values["loss"]))
                 journal.metrics(step, values)
                 report(bar, step, run.num_steps, values)
-            measured = []
-        if saves:
-            checkpoints.save(state)
-        if draws:
-            pixels = sample.draw(recipe, network, state.ema, labels, seed=0)
-            path = journal.samples(step, images.grid(pixels))
-        if not measured:
-            since = time.perf_counter()
-    bar.close()
-    checkpoints.close()
-    journal.close()
-    if first < run.num_steps:
-        print(f"samples: {path}")
-    return state
+            if saves:
+                checkpoints.save(state)
+            if draws:
+                journal.samples(step, draw_grid(recipe, network, state))
+            if saves or draws:
+                meter.restart_clock()
+        grid = run_dir / "samples" / f"{run.num_steps}.png"
+        if not grid.exists():
+            journal.samples(run.num_steps, draw_grid(recipe, network, state))
+    print(f"samples: {grid}")
 
 
-def mean(measured: list[dict[str, jax.Array]]) -> dict[str, float]:
-    """Mean of each metric over some steps; waits for the device."""
-    fetched = jax.device_get(measured)
-    return {name: float(np.mean([m[name] for m in fetched])) for name in ("loss", "grad_norm")}
-
-
-def stop(run_dir: Path, loss: float, before: int, step: int, seed: int) -> None:
-    saved = checkpoint.steps(run_dir)
-    last = run_dir / "checkpoints" / str(saved[-1]) if saved else "none was saved"
-    raise FloatingPointError(
-        f"loss is {loss} between steps {before} and {step} (seed {seed}); last checkpoint: {last}."
-    )
+def draw_grid(recipe: Recipe, network: Network, state: dm.TrainState) -> np.ndarray:
+    labels = sample.chosen_labels(recipe, None, recipe.run.num_samples)
+    return images.grid(sample.draw(recipe, network, state.ema, labels, seed=0))
 
 
 def report(bar: tqdm, step: int, num_steps: int, values: dict[str, float]) -> None:
-    if bar.disable:
-        speed = values["images_per_second"]
-        print(f"step {step}/{num_steps}  loss {values['loss']:.4f}  {speed:.0f} img/s", flush=True)
+    """Shows the loss in the progress bar, or in a plain line where there is no terminal."""
     bar.set_postfix(loss=f"{values['loss']:.4f}")
+    if bar.disable:
+        speed = f"{values['images_per_second']:.0f} img/s" if "images_per_second" in values else ""
+        print(f"step {step}/{num_steps}  loss {values['loss']:.4f}  {speed}", flush=True)
+
+
+def diverged(recipe: Recipe, run_dir: Path, step: int, loss: float) -> str:
+    saved = checkpoint.steps(run_dir)
+    before = max(0, step - recipe.run.log_every_steps)
+    last = run_dir / "checkpoints" / str(saved[-1]) if saved else "none yet"
+    return (
+        f"loss is {loss} between steps {before} and {step} (seed {recipe.run.seed}); "
+        f"last checkpoint: {last}. Try a lower --optimizer.learning-rate."
+    )
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ from configs.schema import Adam, Recipe, Run, Sampling
 __all__ = ["Adam", "Recipe", "Run", "Sampling", "describe", "load", "names"]
 
 _FOLDER = Path(__file__).parent
+_NO_RECIPES = {"__init__", "build", "cli", "schema"}
 
 
 def names() -> list[str]:
     """All recipes, sorted."""
-    return sorted({path.stem for path in _FOLDER.glob("*.py")} - {"__init__", "schema", "cli"})
+    return sorted({path.stem for path in _FOLDER.glob("*.py")} - _NO_RECIPES)
 
 
 def describe(name: str) -> str:

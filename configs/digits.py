@@ -11,13 +11,13 @@ from unet_flax import UNetConfig
 
 recipe = Recipe(
     run=Run(
-        num_steps=1500,
-        log_every_steps=50,
-        save_every_steps=500,
-        sample_every_steps=500,
+        num_steps=2400,
+        log_every_steps=100,
+        save_every_steps=600,
+        sample_every_steps=600,
         num_samples=100,
     ),
-    data=Digits(batch_size=64),
+    data=Digits(batch_size=32),
     model=UNetConfig(
         image_size=8,
         in_channels=1,
@@ -29,9 +29,9 @@ recipe = Recipe(
         num_groups=8,
     ),
     preconditioning=EDM(sigma_data=0.75),
-    noise=LogNormal(mean=-1.2, std=1.2),
-    optimizer=Adam(learning_rate=4e-3, warmup_steps=100, decay_steps=1500, clip_norm=1.0),
+    noise=LogNormal(mean=-0.4, std=1.2),
+    optimizer=Adam(learning_rate=6e-3, warmup_steps=100, decay_steps=2400, clip_norm=1.0),
     ema=EMA(decay=0.995),
-    label_dropout=0.1,
+    label_dropout=0.05,
     sampling=Sampling(sampler=Heun(), grid=Karras(), num_steps=18),
 )

@@ -1,13 +1,54 @@
-"""What a run writes down as it goes: metrics.jsonl, TensorBoard event files, sample grids."""
+"""What a run measures and writes as it goes: metrics.jsonl, TensorBoard files, sample grids."""
 
 import json
+import time
 from pathlib import Path
 
+import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Array, UInt8
 from tensorboardX import SummaryWriter
 
 from diffusion.images import save_png, zoom_for
+
+
+class Meter:
+    """Means of the metrics, and images per second, since the last reading.
+
+    Adding does not wait for the device; reading does.
+
+    Args:
+      batch_size: images in a step.
+    """
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._metrics: list[dict[str, Array]] = []
+        self.restart_clock()
+
+    def add(self, metrics: dict[str, Array]) -> None:
+        """Takes in the metrics of one step."""
+        self._metrics.append(metrics)
+        self._timed_steps += 1
+
+    def restart_clock(self) -> None:
+        """Leaves what went before out of the speed, such as compiling, saving or sampling."""
+        self._since, self._timed_steps = time.perf_counter(), 0
+
+    def read(self) -> dict[str, float]:
+        """The means over the steps since the last reading; not finite if any step was not.
+
+        There is no "images_per_second" where no step was timed.
+        """
+        fetched = jax.device_get(self._metrics)
+        names = ("loss", *sorted(fetched[0].keys() - {"loss"}))
+        values = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in names}
+        if self._timed_steps:
+            elapsed_seconds = time.perf_counter() - self._since
+            values["images_per_second"] = self._timed_steps * self._batch_size / elapsed_seconds
+        self._metrics = []
+        self.restart_clock()
+        return values
 
 
 class Journal:

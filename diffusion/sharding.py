@@ -62,15 +62,28 @@ def shard_batch(mesh: jax.sharding.Mesh, batch: dict[str, np.ndarray]) -> dict[s
     return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
 
 
-def state_sharding(mesh: jax.sharding.Mesh, state: Any) -> Any:
-    """The sharding of each array of a state: its largest axis that fsdp divides, or whole."""
+def placed(mesh: jax.sharding.Mesh, state: Any) -> Any:
+    """The state's shapes, each with its sharding: cut along its largest axis that fsdp divides.
+
+    Args:
+      state: arrays or jax.ShapeDtypeStructs.
+    Returns:
+      jax.ShapeDtypeStructs; what has no such axis is whole on every device.
+    """
     fsdp = mesh.shape["fsdp"]
 
-    def sharding(leaf: Any) -> NamedSharding:
+    def with_sharding(leaf: Any) -> jax.ShapeDtypeStruct:
         divisible = [axis for axis, size in enumerate(leaf.shape) if size % fsdp == 0]
         if fsdp == 1 or not divisible:
-            return NamedSharding(mesh, PartitionSpec())
-        largest = max(divisible, key=lambda axis: leaf.shape[axis])
-        return NamedSharding(mesh, PartitionSpec(*[None] * largest, "fsdp"))
+            spec = PartitionSpec()
+        else:
+            largest = max(divisible, key=lambda axis: leaf.shape[axis])
+            spec = PartitionSpec(*[None] * largest, "fsdp")
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
-    return jax.tree.map(sharding, state)
+    return jax.tree.map(with_sharding, state)
+
+
+def place(mesh: jax.sharding.Mesh, state: Any) -> Any:
+    """Puts a state on the mesh as `placed` says."""
+    return jax.device_put(state, jax.tree.map(lambda leaf: leaf.sharding, placed(mesh, state)))

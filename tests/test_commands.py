@@ -15,7 +15,7 @@ from PIL import Image
 
 import sample
 import train
-from configs import schema
+from configs import build, schema
 from diffusion import checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +40,7 @@ def run_dir(tmp_path_factory):
 
 def final_state(run_dir):
     recipe = schema.from_json(checkpoint.read_config(run_dir))
-    _, state = train.start(recipe, run_dir, recipe.mesh.make())
+    _, state = build.start(recipe, run_dir, recipe.mesh.make())
     return state
 
 
@@ -143,7 +143,7 @@ def test_every_sampler_can_be_named(run_dir, tmp_path, name):
 def test_sampling_uses_the_averaged_weights(run_dir, drawn, tmp_path):
     recipe = schema.from_json(checkpoint.read_config(run_dir))
     state = final_state(run_dir)
-    network, _ = sample.abstract_network(recipe)
+    network, _ = build.abstract_network(recipe)
     labels = np.arange(10).repeat(2).astype(np.int32)
     from_average = sample.draw(recipe, network, state.ema, labels, seed=0)
     from_last = sample.draw(recipe, network, state.params, labels, seed=0)

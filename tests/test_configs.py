@@ -51,7 +51,8 @@ def test_adams_learning_rate_climbs_holds_and_falls():
 def test_numbers_of_every_kind_are_read_from_the_command_line():
     recipe, run_dir = cli.parse_train(
         """digits --run-dir x/y --run.seed 3 --model.channel_mult 1,1,2 --optimizer.clip-norm none
-        --optimizer.learning-rate=1e-3 --sampling.clip-x-0 true --sampling.sampler.churn 2""".split()
+        --optimizer.learning-rate=1e-3 --sampling.clip-x-0 true
+        --sampling.sampler.churn 2""".split()
     )
     assert str(run_dir) == "x/y" and recipe.run.seed == 3
     assert recipe.model.channel_mult == (1, 1, 2)

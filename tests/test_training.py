@@ -129,7 +129,7 @@ def test_labels_are_dropped_one_by_one_at_the_given_rate():
 def test_many_devices_train_as_one(train_step, state, mesh):
     mesh = mesh.make()
     alone, losses = run(train_step, copied(state), range(3))
-    cut = jax.device_put(copied(state), sharding.state_sharding(mesh, state))
+    cut = sharding.place(mesh, copied(state))
     together, losses_together = run(train_step, cut, range(3), mesh)
     # the same sums in another order, three times over
     np.testing.assert_allclose(losses, losses_together, rtol=1e-5)
@@ -139,7 +139,7 @@ def test_many_devices_train_as_one(train_step, state, mesh):
 
 def test_fsdp_gives_each_device_its_part_of_the_state(train_step, state):
     mesh = dm.Mesh(data=1, fsdp=4).make()
-    cut = jax.device_put(state, sharding.state_sharding(mesh, state))
+    cut = sharding.place(mesh, state)
     after, _ = run(train_step, cut, range(1), mesh)
     held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(after))
     total = sum(leaf.nbytes for leaf in jax.tree.leaves(after))

@@ -78,7 +78,8 @@ def _builder(data_dir: Path) -> Any:
                 names = _read(tar, members.prefix + members.label_files[0]).decode().split("\n")
                 train = [_read(tar, members.prefix + file) for file in members.train_files]
                 test = [_read(tar, members.prefix + file) for file in members.test_files]
-            self.info.features["label"].names = [name for name in names if name]
+            features: Any = self.info.features
+            features["label"].names = [name for name in names if name]
             return {
                 "train": self._generate_examples("train_", train),
                 "test": self._generate_examples("test_", test),
@@ -97,7 +98,7 @@ def _builder(data_dir: Path) -> Any:
                     },
                 )
 
-    builder = WithoutTensorFlow(data_dir=data_dir, file_format="array_record")
+    builder: Any = WithoutTensorFlow(data_dir=data_dir, file_format="array_record")
     if builder.is_prepared() and builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise ValueError(
             f"{builder.data_path} holds CIFAR-10 as {builder.info.file_format.value}, which needs "

@@ -24,7 +24,7 @@ class Digits:
         """All 1,797 images; the 17 grey levels of the source are spread over 0..255."""
         from sklearn.datasets import load_digits  # here: importing it takes a second
 
-        digits = load_digits()
-        pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+        grey, labels = load_digits(return_X_y=True)
+        pixels = np.round(grey.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
         names = tuple(str(digit) for digit in range(10))
-        return ImageArrays(pixels, digits.target.astype(np.int32), names, self.batch_size)
+        return ImageArrays(pixels, labels.astype(np.int32), names, self.batch_size)

@@ -1,0 +1,73 @@
+"""What train.py's loop costs over the bare jitted step: `python -m benchmarks.loop [RECIPE ...]`.
+
+The bare step runs on one batch that lies on the device. The loop is train.py itself, with its
+data, transfer, progress bar, log and checkpoints. The two alternate in one process; each pair gives
+one ratio of images per second, the loop's over the mean of the bare runs before and after it.
+"""
+
+import argparse
+import dataclasses
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import train
+from configs import build, cli
+from diffusion import sharding
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe", nargs="*", default=["digits"], help="as train.py takes it")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=200, help="in each of a pair's runs")
+    args, fields = parser.parse_known_args()
+    recipe, _ = cli.parse_train([*args.recipe, *fields])
+    run = dataclasses.replace(
+        recipe.run,
+        num_steps=args.steps,
+        log_every_steps=50,
+        save_every_steps=100,
+        sample_every_steps=10 * args.steps,
+        num_samples=1,
+    )
+    recipe = dataclasses.replace(recipe, run=run)
+    mesh, dataset = recipe.mesh.make(), recipe.data.load()
+    batch = sharding.shard_batch(mesh, dataset.batch(0, 0))
+
+    with tempfile.TemporaryDirectory() as folder:
+        network, state = build.start(recipe, Path(folder), mesh)
+        train_step, key = build.train_step(recipe, network)
+        state, _ = train_step(state, batch, key)  # compiles
+
+        def bare() -> float:
+            nonlocal state
+            jax.block_until_ready(state)
+            since = time.perf_counter()
+            for _ in range(args.steps):
+                state, _ = train_step(state, batch, key)
+            jax.block_until_ready(state)
+            return args.steps * dataset.batch_size / (time.perf_counter() - since)
+
+        def loop(run_dir: Path) -> float:
+            _, fresh = build.start(recipe, run_dir, mesh)
+            train.train(recipe, run_dir, mesh, dataset, network, fresh)
+            lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+            return float(np.mean([json.loads(line)["images_per_second"] for line in lines]))
+
+        ratios, before = [], bare()
+        for pair in range(args.pairs):
+            looped = loop(Path(folder) / str(pair))
+            after = bare()
+            ratios.append(looped / ((before + after) / 2))
+            print(f"bare {before:.0f}, loop {looped:.0f}, bare {after:.0f} img/s", flush=True)
+            before = after
+    print(f"loop / bare: median {np.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    main()
