@@ -113,7 +113,6 @@ def train(
                 checkpoints.save(state)
             if draws:
                 journal.samples(step, draw_grid(recipe, network, state))
-            if saves or draws:
                 meter.restart_clock()
         grid = run_dir / "samples" / f"{run.num_steps}.png"
         if not grid.exists():

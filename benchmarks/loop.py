@@ -1,8 +1,10 @@
 """What train.py's loop costs over the bare jitted step: `python -m benchmarks.loop [RECIPE ...]`.
 
 The bare step runs on one batch that lies on the device. The loop is train.py itself, with its
-data, transfer, progress bar, log and checkpoints. The two alternate in one process; each pair gives
-one ratio of images per second, the loop's over the mean of the bare runs before and after it.
+data, transfer, progress bar, log and checkpoints, at the recipe's own rates: as many steps as lie
+between two saves, with one save in their middle (the one at the end is not counted), which takes
+its share while it blocks and while it writes. The two alternate in one process; each pair gives one
+ratio of images per second, the loop's over the mean of the bare runs before and after it.
 """
 
 import argparse
@@ -23,16 +25,15 @@ from diffusion import sharding
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", nargs="*", default=["digits"], help="as train.py takes it")
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=200, help="in each of a pair's runs")
+    parser.add_argument("--pairs", type=int, default=3)
     args, fields = parser.parse_known_args()
     recipe, _ = cli.parse_train([*args.recipe, *fields])
+    steps = recipe.run.save_every_steps
     run = dataclasses.replace(
         recipe.run,
-        num_steps=args.steps,
-        log_every_steps=50,
-        save_every_steps=100,
-        sample_every_steps=10 * args.steps,
+        num_steps=steps,
+        save_every_steps=steps // 2,
+        sample_every_steps=10 * steps,
         num_samples=1,
     )
     recipe = dataclasses.replace(recipe, run=run)
@@ -48,16 +49,18 @@ def main() -> None:
             nonlocal state
             jax.block_until_ready(state)
             since = time.perf_counter()
-            for _ in range(args.steps):
+            for _ in range(steps):
                 state, _ = train_step(state, batch, key)
             jax.block_until_ready(state)
-            return args.steps * dataset.batch_size / (time.perf_counter() - since)
+            return steps * dataset.batch_size / (time.perf_counter() - since)
 
         def loop(run_dir: Path) -> float:
+            run_dir.mkdir()
             _, fresh = build.start(recipe, run_dir, mesh)
             train.train(recipe, run_dir, mesh, dataset, network, fresh)
             lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-            return float(np.mean([json.loads(line)["images_per_second"] for line in lines]))
+            seconds_per_image = [1 / json.loads(line)["images_per_second"] for line in lines]
+            return 1 / float(np.mean(seconds_per_image))
 
         ratios, before = [], bare()
         for pair in range(args.pairs):

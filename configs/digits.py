@@ -13,8 +13,8 @@ recipe = Recipe(
     run=Run(
         num_steps=2400,
         log_every_steps=100,
-        save_every_steps=600,
-        sample_every_steps=600,
+        save_every_steps=800,
+        sample_every_steps=800,
         num_samples=100,
     ),
     data=Digits(batch_size=32),

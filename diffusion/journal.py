@@ -32,7 +32,7 @@ class Meter:
         self._timed_steps += 1
 
     def restart_clock(self) -> None:
-        """Leaves what went before out of the speed, such as compiling, saving or sampling."""
+        """Leaves what went before out of the speed, such as compiling or sampling."""
         self._since, self._timed_steps = time.perf_counter(), 0
 
     def read(self) -> dict[str, float]:
