@@ -6,6 +6,7 @@ checkpoint is resumed, bit for bit as if it had never stopped.
 
 import math
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 import diffusion as dm
 import sample
-from configs import Recipe, build, cli, schema
+from configs import Recipe, Run, build, cli, schema
 from diffusion import checkpoint, images, sharding
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Network
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> None:
 
 def claim(run_dir: Path, recipe: Recipe) -> None:
     """Writes the run's config.json, or raises a ValueError if another run lives there."""
-    if (run_dir / "config.json").exists():
+    if checkpoint.steps(run_dir):
         stored = schema.from_json(checkpoint.read_config(run_dir))
         if different := schema.differences(stored, recipe):
             raise ValueError(
@@ -75,6 +76,7 @@ def train(
       FloatingPointError: the loss is nan or inf; names the last checkpoint.
     """
     run, batch_size, first = recipe.run, dataset.batch_size, int(state.step)
+    began = time.perf_counter()
     train_step, key = build.train_step(recipe, network)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     print(f"{run_dir}: {num_parameters:,} parameters, steps {first} to {run.num_steps}", flush=True)
@@ -89,7 +91,7 @@ def train(
             disable=None,  # shown on a terminal only
         ) as bar,
     ):
-        meter = Meter(batch_size)
+        meter, checked = Meter(batch_size), first
         for step in range(first + 1, run.num_steps + 1):
             batch = sharding.shard_batch(mesh, dataset.batch(run.seed, step - 1))
             state, metrics = train_step(state, batch, key)
@@ -104,9 +106,10 @@ def train(
             draws = step % run.sample_every_steps == 0 and not is_last
             if saves or draws or step % run.log_every_steps == 0:
                 values = meter.read()
-                if not math.isfinite(values["loss"]):
+                if not all(map(math.isfinite, values.values())):
                     checkpoints.wait()
-                    raise FloatingPointError(diverged(recipe, run_dir, step, values["loss"]))
+                    raise FloatingPointError(diverged(run, run_dir, checked, step, values))
+                checked = step
                 journal.metrics(step, values)
                 report(bar, step, run.num_steps, values)
             if saves:
@@ -117,7 +120,7 @@ def train(
         grid = run_dir / "samples" / f"{run.num_steps}.png"
         if not grid.exists():
             journal.samples(run.num_steps, draw_grid(recipe, network, state))
-    print(f"samples: {grid}")
+    print(f"{run.num_steps - first} steps in {time.perf_counter() - began:.0f} s; samples: {grid}")
 
 
 def draw_grid(recipe: Recipe, network: Network, state: dm.TrainState) -> np.ndarray:
@@ -133,13 +136,13 @@ def report(bar: tqdm, step: int, num_steps: int, values: dict[str, float]) -> No
         print(f"step {step}/{num_steps}  loss {values['loss']:.4f}  {speed}", flush=True)
 
 
-def diverged(recipe: Recipe, run_dir: Path, step: int, loss: float) -> str:
+def diverged(run: Run, run_dir: Path, before: int, step: int, values: dict[str, float]) -> str:
+    name = next(name for name, value in values.items() if not math.isfinite(value))
     saved = checkpoint.steps(run_dir)
-    before = max(0, step - recipe.run.log_every_steps)
     last = run_dir / "checkpoints" / str(saved[-1]) if saved else "none yet"
     return (
-        f"loss is {loss} between steps {before} and {step} (seed {recipe.run.seed}); "
-        f"last checkpoint: {last}. Try a lower --optimizer.learning-rate."
+        f"{name} is {values[name]} between steps {before} and {step} (seed {run.seed}); last "
+        f"checkpoint: {last}. A lower --optimizer.learning-rate may help."
     )
 
 

@@ -9,6 +9,7 @@ Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images"
 
 import os
 import socket
+import sys
 import tarfile
 import threading
 import urllib.parse
@@ -132,7 +133,8 @@ def _prepare(builder: Any, manual_dir: str | None) -> None:
             f"{expected.filename} (sha256 {expected.checksum}) from there, put it into a folder "
             "DIR and add --data.manual-dir DIR."
         )
-    tfds.disable_progress_bar()
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     print(f"Preparing CIFAR-10 in {builder.data_path} (once) ...", flush=True)
     try:
         builder.download_and_prepare(
