@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
         sharding.check_batch_size(mesh, recipe.data.batch_size)
         claim(run_dir, recipe)
         dataset = recipe.data.load()
-        check_fit(recipe, dataset)
+        build.check_fit(recipe, dataset)
         network, state = build.start(recipe, run_dir, mesh)
         train(recipe, run_dir, mesh, dataset, network, state)
 
@@ -45,21 +45,6 @@ def claim(run_dir: Path, recipe: Recipe) -> None:
                 "choose another --run-dir, or give the same values."
             )
     checkpoint.write_config(run_dir, schema.to_json(recipe))
-
-
-def check_fit(recipe: Recipe, dataset: ImageArrays) -> None:
-    """Raises a ValueError where the network does not fit the data."""
-    size, channels = recipe.model.image_size, recipe.model.in_channels
-    if dataset.pixels.shape[1:] != (size, size, channels):
-        raise ValueError(
-            f"the images are {dataset.pixels.shape[1:]} (height, width, channels), but the model "
-            f"takes ({size}, {size}, {channels}); set --model.image-size and --model.in-channels."
-        )
-    num_classes = None if dataset.labels is None else len(dataset.label_names)
-    if recipe.model.num_classes != num_classes:
-        raise ValueError(
-            f"model.num_classes={recipe.model.num_classes}, but the data has {num_classes} classes."
-        )
 
 
 def train(
@@ -100,6 +85,7 @@ def train(
             if step == first + 1:
                 jax.block_until_ready(metrics)
                 meter.restart_clock()  # without the compilation
+                bar.unpause()
 
             is_last = step == run.num_steps
             saves = is_last or step % run.save_every_steps == 0
@@ -117,6 +103,7 @@ def train(
             if draws:
                 journal.samples(step, draw_grid(recipe, network, state))
                 meter.restart_clock()
+        bar.close()
         grid = run_dir / "samples" / f"{run.num_steps}.png"
         if not grid.exists():
             journal.samples(run.num_steps, draw_grid(recipe, network, state))

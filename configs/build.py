@@ -11,6 +11,7 @@ import diffusion as dm
 import unet_flax
 from configs.schema import Recipe
 from diffusion import checkpoint, sharding
+from diffusion.data import ImageArrays
 from diffusion.denoiser import Denoise, Network
 from diffusion.training import TrainStep
 
@@ -20,6 +21,21 @@ def abstract_network(recipe: Recipe) -> tuple[Network, Any]:
     return unet_flax.functional(
         nnx.eval_shape(lambda: unet_flax.UNet(recipe.model, rngs=nnx.Rngs(0)))
     )
+
+
+def check_fit(recipe: Recipe, dataset: ImageArrays) -> None:
+    """Raises a ValueError where the network does not fit the data."""
+    size, channels = recipe.model.image_size, recipe.model.in_channels
+    if dataset.pixels.shape[1:] != (size, size, channels):
+        raise ValueError(
+            f"the images are {dataset.pixels.shape[1:]} (height, width, channels), but the model "
+            f"takes ({size}, {size}, {channels}); set --model.image-size and --model.in-channels."
+        )
+    num_classes = None if dataset.labels is None else len(dataset.label_names)
+    if recipe.model.num_classes != num_classes:
+        raise ValueError(
+            f"model.num_classes={recipe.model.num_classes}, but the data has {num_classes} classes."
+        )
 
 
 def start(recipe: Recipe, run_dir: Path, mesh: jax.sharding.Mesh) -> tuple[Network, dm.TrainState]:

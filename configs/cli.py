@@ -7,6 +7,7 @@ An option is `--section.field VALUE`; tuples are comma-separated, None is `none`
 import argparse
 import contextlib
 import dataclasses
+import logging
 import os
 import sys
 import types
@@ -24,6 +25,7 @@ from configs.schema import Recipe
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Ends the program with one line: status 2 for a user's mistake, 1 for a failed run."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # remarks of Orbax and TFDS stay out of it
     try:
         yield
     except (ValueError, OSError) as error:
