@@ -133,6 +133,8 @@ def draw(
         unit_noise = jax.vmap(partial(jax.random.normal, shape=shape))(noise_keys)
         denoise = build.denoiser(recipe, network, params, jnp.asarray(labels[index]))
         x_0 = sampling.sampler(denoise, sigmas[0] * unit_noise, sigmas, sampler_keys)
+        if not np.isfinite(x_0).all():
+            raise FloatingPointError("samples are nan or inf; try less guidance or more steps.")
         pixels.append(images.to_pixels(jax.device_get(x_0)))
     return np.concatenate(pixels)[: len(labels)]
 

@@ -3,6 +3,7 @@
 A recipe is its own configuration: it is written to the run's config.json and read back from it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,6 +127,8 @@ class Sampling:
 
     def __post_init__(self):
         _positive(self, "num_steps")
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"guidance={self.guidance} is not a number to scale by; 1 is none.")
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,8 @@ def from_json(config: dict[str, Any]) -> Recipe:
     try:
         return _converter.structure(config, Recipe)
     except Exception as error:  # cattrs nests what it found in exception groups
-        raise ValueError("; ".join(cattrs.transform_error(error)) + ".") from error
+        found = "; ".join(cattrs.transform_error(error))
+        raise ValueError(f"config.json describes no recipe of this version: {found}.") from error
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -165,6 +165,13 @@ def test_a_loss_that_is_nan_stops_the_run_and_names_the_last_checkpoint(tmp_path
     assert checkpoint.steps(tmp_path) == [3]
 
 
+def test_samples_that_are_nan_are_not_written(run_dir, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        sample.main([str(run_dir), "--guidance", "1e38", "--out", str(tmp_path / "out")])
+    assert exit.value.code == 1 and "samples are nan or inf" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def mistake(main, argv, capsys):
     with pytest.raises(SystemExit) as exit:
         main([str(word) for word in argv])
@@ -219,6 +226,7 @@ def test_a_folder_that_cannot_be_written_is_named(run_dir, tmp_path, capsys, mai
         (["--label", "three"], "class from 0 to 9"),
         (["--num-images", "0"], "must be 1 or more"),
         (["--num-steps", "0"], "num_steps=0"),
+        (["--guidance", "nan"], "guidance=nan"),
         (["--sampler", "heum"], "invalid choice"),
         (["--step", "5"], "it has [6, 9, 12]"),
         (["--guidence", "2"], "did you mean '--guidance'"),
