@@ -6,11 +6,11 @@ RUN := $(VENV)/bin/python
 
 .PHONY: demo test test-slow lint format bench lock clean
 
-demo: $(READY)  ## train on digits, draw them, and say how good they are (about five minutes)
+demo: $(READY)  ## train on digits, draw them, and say how good they are (about six minutes)
 	$(RUN) train.py digits
 	$(RUN) -m benchmarks.digits_accuracy runs/digits
 
-test: $(READY)  ## every law but the slow ones (about five minutes)
+test: $(READY)  ## every law but the slow ones (about six minutes)
 	$(RUN) -m pytest -q -m "not slow" --durations=10
 
 test-slow: $(READY)

@@ -104,10 +104,11 @@ def train(
                 journal.samples(step, draw_grid(recipe, network, state))
                 meter.restart_clock()
         bar.close()
-        grid = run_dir / "samples" / f"{run.num_steps}.png"
+        reached = int(state.step)
+        grid = run_dir / "samples" / f"{reached}.png"
         if not grid.exists():
-            journal.samples(run.num_steps, draw_grid(recipe, network, state))
-    print(f"{run.num_steps - first} steps in {time.perf_counter() - began:.0f} s; samples: {grid}")
+            journal.samples(reached, draw_grid(recipe, network, state))
+    print(f"{reached - first} steps in {time.perf_counter() - began:.0f} s; samples: {grid}")
 
 
 def draw_grid(recipe: Recipe, network: Network, state: dm.TrainState) -> np.ndarray:

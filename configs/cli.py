@@ -35,6 +35,9 @@ def one_line_errors() -> Iterator[None]:
     except FloatingPointError as error:
         print(f"{_program()}: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"\n{_program()}: stopped; checkpoints are kept.", file=sys.stderr)
+        sys.exit(130)
 
 
 def fail(message: str) -> NoReturn:

@@ -102,7 +102,9 @@ def test_a_killed_run_goes_on_bit_for_bit(run_dir, tmp_path):
 def test_a_finished_run_is_left_as_it_is(run_dir, capsys):
     before = (run_dir / "metrics.jsonl").read_text()
     train_small(run_dir)
+    train_small(run_dir, "--run.num-steps", "5")  # fewer than it has
     assert (run_dir / "metrics.jsonl").read_text() == before
+    assert not (run_dir / "samples" / "5.png").exists()
 
 
 def samples(folder):
