@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 
 .PHONY: demo test test-slow lint format bench lock clean
 
-demo: $(READY)  ## train on digits, draw them, and say how good they are (about six minutes)
+demo: $(READY)  ## train on digits, draw them, and say how good they are (about four minutes)
 	$(RUN) train.py digits
 	$(RUN) -m benchmarks.digits_accuracy runs/digits
 
