@@ -70,6 +70,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="(RUN_DIR/images)")
     args = cli.parse(parser, argv)
+    if not 0 <= args.seed < 2**32:
+        raise ValueError(f"--seed {args.seed} is outside 0 .. 2**32 - 1.")
     for name in ("num_images", "batch_size"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)} must be 1 or more.")
@@ -97,7 +99,7 @@ def chosen_labels(recipe: Recipe, label: str | None, num_images: int) -> Int[np.
         raise ValueError(f"--label {label}: this network was trained without classes.")
     if label is None or label == "all":
         return (np.arange(num_images) * num_classes // num_images).astype(np.int32)
-    if not label.isdigit() or int(label) >= num_classes:
+    if not label.isdecimal() or int(label) >= num_classes:
         raise ValueError(
             f"--label {label} is not all, none, or a class from 0 to {num_classes - 1}."
         )

@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
         dataset = recipe.data.load()
         build.check_fit(recipe, dataset)
         network, state = build.start(recipe, run_dir, mesh)
+    with cli.one_line_errors(OSError):
         train(recipe, run_dir, mesh, dataset, network, state)
 
 

@@ -31,6 +31,11 @@ def check_fit(recipe: Recipe, dataset: ImageArrays) -> None:
             f"the images are {dataset.pixels.shape[1:]} (height, width, channels), but the model "
             f"takes ({size}, {size}, {channels}); set --model.image-size and --model.in-channels."
         )
+    if recipe.model.out_channels not in (None, channels):
+        raise ValueError(
+            f"model.out_channels={recipe.model.out_channels}, but the images have {channels} "
+            "channels; use none."
+        )
     num_classes = None if dataset.labels is None else len(dataset.label_names)
     if recipe.model.num_classes != num_classes:
         raise ValueError(

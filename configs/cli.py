@@ -23,12 +23,18 @@ from configs.schema import Recipe
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Ends the program with one line: status 2 for a user's mistake, 1 for a failed run."""
-    logging.getLogger("absl").setLevel(logging.ERROR)  # remarks of Orbax and TFDS stay out of it
+def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
+    """Ends the program with one line: status 2 for a user's mistake, 1 for a failed run.
+
+    Args:
+      mistakes: which errors can be the user's here; ValueError and OSError where none is named.
+    """
+    mistakes = mistakes or (ValueError, OSError)
+    for library in ("absl", "asyncio", "urllib3"):  # our line says what went wrong
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         yield
-    except (ValueError, OSError) as error:
+    except mistakes as error:
         if isinstance(error, OSError) and error.filename is not None:
             error = f"cannot use {error.filename}: {error.strerror}."
         fail(str(error))
@@ -94,6 +100,8 @@ def parse_train(argv: list[str]) -> tuple[Recipe, Path]:
         key: value
         for key, value in vars(parse(parser, [_kebab(option) for option in options])).items()
     }
+    if given.get("run_dir") == "":
+        raise ValueError("--run-dir is empty; name a folder.")
     run_dir = Path(given.pop("run_dir", f"runs/{name}"))
     return _replace(recipe, given, ""), run_dir
 

@@ -53,8 +53,8 @@ class Run:
     def __post_init__(self):
         _positive(self, "num_steps", "log_every_steps", "save_every_steps", "sample_every_steps")
         _positive(self, "num_samples", "keep_checkpoints")
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed} must be 0 or more.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed} is outside 0 .. 2**32 - 1.")
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,13 @@ class Adam:
     eps: float = 1e-8
 
     def __post_init__(self):
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate={self.learning_rate} must be above 0.")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate={self.learning_rate} must be above 0, and finite.")
+        if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1 and 0 < self.eps < math.inf):
+            raise ValueError(
+                f"b1={self.b1}, b2={self.b2}, eps={self.eps}: "
+                "Adam needs b1 and b2 in [0, 1) and eps above 0."
+            )
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps={self.warmup_steps} must be 0 or more.")
         if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
@@ -88,7 +93,7 @@ class Adam:
                 f"decay_steps={self.decay_steps} must be more than "
                 f"warmup_steps={self.warmup_steps}, or none."
             )
-        if self.clip_norm is not None and self.clip_norm <= 0:
+        if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm={self.clip_norm} must be above 0, or none.")
 
     def make(self) -> optax.GradientTransformation:
@@ -136,7 +141,7 @@ class Recipe:
     """A whole training run.
 
     Attributes:
-      label_dropout: share of labels hidden in training, in [0, 1]; guidance needs about 0.1.
+      label_dropout: share of labels hidden in training, in [0, 1]; guidance needs some, as 0.1.
     """
 
     run: Run
@@ -154,6 +159,18 @@ class Recipe:
     def __post_init__(self):
         if not 0 <= self.label_dropout <= 1:
             raise ValueError(f"label_dropout={self.label_dropout} is outside [0, 1].")
+        if self.sampling.guidance != 1 and not (self.model.num_classes and self.label_dropout):
+            raise ValueError(
+                f"guidance={self.sampling.guidance} needs a network that was trained with classes "
+                "and with label_dropout above 0; use 1."
+            )
+        decay_steps = self.optimizer.decay_steps
+        if decay_steps is not None and self.run.num_steps > decay_steps:
+            raise ValueError(
+                f"run.num_steps={self.run.num_steps} goes beyond optimizer.decay_steps="
+                f"{decay_steps}, where the learning rate is 0; a longer run needs a larger "
+                "optimizer.decay_steps from its beginning."
+            )
 
 
 _converter = cattrs.Converter(forbid_extra_keys=True)

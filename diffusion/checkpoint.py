@@ -45,7 +45,10 @@ class Checkpoints:
     def save(self, state: TrainState) -> None:
         """Starts saving the state under its step."""
         items = _items(state)
-        marks = {name: _fingerprint(item) for name, item in items.items()}
+        marks = {
+            name: {"layout": _layout(item), "bytes": _fingerprint(item)}
+            for name, item in items.items()
+        }
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
@@ -81,7 +84,7 @@ def restore(run_dir: Path, target: TrainState, step: int | None = None) -> Train
       step: which checkpoint; None for the latest.
     Raises:
       FileNotFoundError: no checkpoint, or none of that step.
-      ValueError: the checkpoint is damaged; names the one before it.
+      ValueError: the checkpoint is damaged (names the one before it), or of another network.
     """
     read = _read(run_dir, _items(target), step)
     return TrainState(ema=read[AVERAGE], **read[TRAINING])
@@ -114,17 +117,25 @@ def _read(run_dir: Path, targets: dict[str, Any], step: int | None) -> dict[str,
     step = _existing(run_dir, step)
     folder = Path(run_dir).absolute() / "checkpoints"
     args = {name: ocp.args.StandardRestore(item) for name, item in targets.items()}
+    read = None
     try:
         with ocp.CheckpointManager(folder) as manager:
-            read = manager.restore(
-                step,
-                args=ocp.args.Composite(**args, **{FINGERPRINT: ocp.args.JsonRestore()}),
-            )
-        for name in targets:
-            if _fingerprint(read[name]) != read[FINGERPRINT][name]:
-                raise ValueError(f"{name} is not what was saved")
+            only_marks = ocp.args.Composite(**{FINGERPRINT: ocp.args.JsonRestore()})
+            marks = manager.restore(step, args=only_marks)[FINGERPRINT]
+            if all(marks[name]["layout"] == _layout(item) for name, item in targets.items()):
+                read = manager.restore(step, args=ocp.args.Composite(**args))
+                for name in targets:
+                    if _fingerprint(read[name]) != marks[name]["bytes"]:
+                        raise ValueError(f"{name} is not what was saved")
+    except (MemoryError, PermissionError):
+        raise
     except Exception as error:  # damage shows as whatever the reader stumbles over
         raise ValueError(_damaged(run_dir, step, error)) from error
+    if read is None:
+        raise ValueError(
+            f"checkpoint {folder / str(step)} is of another network or optimiser than config.json "
+            "beside it describes; was that file edited?"
+        )
     return {name: read[name] for name in targets}
 
 
@@ -138,6 +149,15 @@ def _damaged(run_dir: Path, step: int, error: Exception) -> str:
         else "there is none before it; remove the run's folder to train anew."
     )
     return f"checkpoint {Path(run_dir) / 'checkpoints' / str(step)} is damaged ({reason}); {advice}"
+
+
+def _layout(tree: Any) -> int:
+    """CRC-32 over names, shapes and types of all arrays."""
+    leaves = [
+        (jax.tree_util.keystr(path), tuple(leaf.shape), str(leaf.dtype))
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    ]
+    return zlib.crc32(repr(leaves).encode())
 
 
 def _fingerprint(tree: Any) -> int:
@@ -171,5 +191,5 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         )
     try:
         return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # neither JSON nor text
         raise ValueError(f"{path} is damaged: {error}.") from error

@@ -57,7 +57,7 @@ class EDM:
     sigma_data: float = 0.5
 
     def __post_init__(self):
-        if self.sigma_data <= 0:
+        if not 0 < self.sigma_data < float("inf"):
             raise ValueError(f"sigma_data={self.sigma_data} must be above 0.")
 
     def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:

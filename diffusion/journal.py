@@ -67,7 +67,9 @@ class Journal:
         path = run_dir / "metrics.jsonl"
         if path.exists():
             lines = path.read_text().splitlines(keepends=True)
-            path.write_text("".join(line for line in lines if _is_kept(line, step)))
+            partial = run_dir / ".metrics.jsonl"
+            partial.write_text("".join(line for line in lines if _is_kept(line, step)))
+            partial.replace(path)  # whole or not at all
         self._lines = open(path, "a", buffering=1)  # line by line: a killed run keeps what it wrote
         self._tensorboard = SummaryWriter(str(run_dir), purge_step=step + 1 if step else None)
 
@@ -91,6 +93,9 @@ class Journal:
 
 def _is_kept(line: str, step: int) -> bool:
     try:
-        return json.loads(line)["step"] <= step
+        record = json.loads(line)
     except json.JSONDecodeError:  # cut short by a kill
         return False
+    return (
+        isinstance(record, dict) and isinstance(record.get("step"), int) and record["step"] <= step
+    )

@@ -29,7 +29,7 @@ class LogNormal:
     std: float = 1.2
 
     def __post_init__(self):
-        if self.std <= 0:
+        if not 0 < self.std < float("inf"):
             raise ValueError(f"std={self.std} of ln(sigma) must be above 0.")
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:

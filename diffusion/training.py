@@ -80,7 +80,8 @@ def make_train_step(
         guidance needs.
       augment: `augment(key, batch) -> batch`.
     Returns:
-      train_step; metrics are float32 scalars "loss" and "grad_norm" (before any clipping).
+      train_step; metrics are float32 scalars "loss", "grad_norm" (before any clipping) and
+      "weight_norm" (after the step: it shows weights that the step has made nan or inf).
     """
 
     def batch_loss(params: Any, batch: Batch, key: Array) -> Float[Array, ""]:
@@ -112,7 +113,11 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = ema.update(state.ema, params, state.step)
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
+        metrics = {
+            "loss": value,
+            "grad_norm": optax.tree.norm(grads),
+            "weight_norm": optax.tree.norm(params),
+        }
         return TrainState(state.step + 1, params, opt_state, average), metrics
 
     return train_step

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 SMALL = """digits --data.batch-size 8 --model.channels 8 --model.num-groups 4
     --model.channel-mult 1 --model.attention-resolutions 8 --run.log-every-steps 2
     --run.save-every-steps 3 --run.sample-every-steps 100 --run.num-samples 10
-    --sampling.num-steps 2 --mesh.data 1""".split()
+    --sampling.num-steps 2 --optimizer.decay-steps none --mesh.data 1""".split()
 STEPS = 12
 
 
@@ -156,15 +157,27 @@ def test_sampling_uses_the_averaged_weights(run_dir, drawn, tmp_path):
 def test_a_loss_that_is_nan_stops_the_run_and_names_the_last_checkpoint(tmp_path, capsys):
     train_small(tmp_path, "--run.num-steps", "3")
     config = checkpoint.read_config(tmp_path)
-    config["optimizer"]["learning_rate"] = 1e30
+    config["optimizer"]["learning_rate"] = 1e15
     config["optimizer"]["warmup_steps"] = 0
     checkpoint.write_config(tmp_path, config)
     with pytest.raises(SystemExit) as exit:
-        train_small(tmp_path, "--optimizer.learning-rate", "1e30", "--optimizer.warmup-steps", "0")
+        train_small(tmp_path, "--optimizer.learning-rate", "1e15", "--optimizer.warmup-steps", "0")
     assert exit.value.code == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "loss is nan" in error and f"last checkpoint: {tmp_path}/checkpoints/3." in error
+    assert "loss is " in error and f"last checkpoint: {tmp_path}/checkpoints/3." in error
     assert checkpoint.steps(tmp_path) == [3]
+
+
+def test_weights_that_a_step_makes_infinite_are_not_saved(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:  # the loss of step 1 is fine, its update is not
+        train_small(
+            tmp_path,
+            *("--run.save-every-steps", "1", "--optimizer.learning-rate", "1e38"),
+            *("--optimizer.warmup-steps", "0"),
+        )
+    assert exit.value.code == 1
+    assert "weight_norm is inf" in capsys.readouterr().err
+    assert checkpoint.steps(tmp_path) == []
 
 
 def test_samples_that_are_nan_are_not_written(run_dir, tmp_path, capsys):
@@ -186,6 +199,16 @@ def mistake(main, argv, capsys):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        (["digits", "--run.num-steps", "4800"], "the learning rate is 0"),
+        (["digits", "--run.seed", "99999999999999999999"], "seed=99999999999999999999"),
+        (["digits", "--model.head-dim", "0"], "head_dim=0"),
+        (["digits", "--model.num-groups", "0"], "num_groups=0"),
+        (["digits", "--model.out-channels", "2"], "out_channels=2"),
+        (["digits", "--optimizer.b1", "2"], "b1=2.0"),
+        (["digits", "--optimizer.learning-rate", "nan"], "learning_rate=nan"),
+        (["digits", "--optimizer.clip-norm", "nan"], "clip_norm=nan"),
+        (["digits", "--preconditioning.sigma-data", "inf"], "sigma_data=inf"),
+        (["digits", "--label-dropout", "0", "--sampling.guidance", "2"], "label_dropout above 0"),
         (["digitz"], "did you mean 'digits'"),
         (["digits", "--model.chanels", "3"], "did you mean '--model.channels'"),
         (["digits", "--run.num-steps", "many"], "'many' is not INT"),
@@ -204,6 +227,30 @@ def mistake(main, argv, capsys):
 )
 def test_a_mistake_in_training_is_one_line(tmp_path, capsys, options, says):
     assert says in mistake(train.main, [*options, "--run-dir", tmp_path / "run"][:None], capsys)
+
+
+def test_after_a_mistake_the_folder_is_free(tmp_path, capsys):
+    mistake(train.main, [*SMALL, "--run-dir", tmp_path, "--model.num-classes", "3"], capsys)
+    train_small(tmp_path, "--run.num-steps", "1")
+    assert checkpoint.steps(tmp_path) == [1]
+
+
+def test_a_config_that_was_edited_is_told_from_a_damaged_checkpoint(run_dir, tmp_path, capsys):
+    edited = tmp_path / "run"
+    shutil.copytree(run_dir, edited)
+    config = checkpoint.read_config(edited)
+    config["model"]["channels"] = 16
+    checkpoint.write_config(edited, config)
+    error = mistake(sample.main, [edited], capsys)
+    assert "was that file edited?" in error and "damaged" not in error
+
+
+def test_a_config_of_another_version_names_the_field(run_dir, tmp_path, capsys):
+    config = checkpoint.read_config(run_dir)
+    config["model"]["colour"] = "blue"
+    checkpoint.write_config(tmp_path, config)
+    error = mistake(sample.main, [tmp_path], capsys)
+    assert "no recipe of this version" in error and "colour" in error
 
 
 def test_a_folder_of_another_run_is_refused_with_the_fields_that_differ(run_dir, capsys):
@@ -226,6 +273,9 @@ def test_a_folder_that_cannot_be_written_is_named(run_dir, tmp_path, capsys, mai
         (["--label", "11"], "class from 0 to 9"),
         (["--label", "-1"], "class from 0 to 9"),
         (["--label", "three"], "class from 0 to 9"),
+        (["--label", "\u00b2"], "class from 0 to 9"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--seed", "99999999999999999999"], "--seed 99999999999999999999"),
         (["--num-images", "0"], "must be 1 or more"),
         (["--num-steps", "0"], "num_steps=0"),
         (["--guidance", "nan"], "guidance=nan"),

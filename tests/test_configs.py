@@ -3,10 +3,12 @@
 import dataclasses
 import json
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import configs
-from configs import cli, schema
+from configs import build, cli, schema
 from diffusion import Heun, VPLinear
 from unet_flax import presets
 
@@ -34,8 +36,6 @@ def test_cifar10_ddpm_is_as_published():
 
 
 def test_adams_learning_rate_climbs_holds_and_falls():
-    import jax.numpy as jnp
-
     optimizer = schema.Adam(1e-2, warmup_steps=10, decay_steps=30, clip_norm=None).make()
     params = jnp.zeros(())
     state = optimizer.init(params)
@@ -81,7 +81,7 @@ def test_no_argument_lists_the_recipes(capsys):
 
 def test_fields_that_touch_no_weight_may_change_when_a_run_goes_on():
     old = configs.load("digits")
-    longer = dataclasses.replace(old, run=dataclasses.replace(old.run, num_steps=9999))
+    longer = dataclasses.replace(old, run=dataclasses.replace(old.run, num_steps=1234))
     other = dataclasses.replace(longer, model=dataclasses.replace(old.model, channels=64))
     assert schema.differences(old, longer) == []
     assert schema.differences(old, other) == ["model.channels 32 there, 64 here"]
@@ -92,3 +92,20 @@ def test_a_config_with_a_field_too_many_is_refused():
     config["model"]["colour"] = 1
     with pytest.raises(ValueError, match="colour"):
         schema.from_json(config)
+
+
+def test_the_denoiser_is_guided_towards_the_label_then_clipped():
+    recipe = dataclasses.replace(
+        configs.load("digits"), sampling=configs.Sampling(guidance=3.0, clip_x_0=True)
+    )
+
+    def network(params, x, c_noise, label):  # tells the null class from the others
+        return jnp.broadcast_to(params * label[:, None, None, None], x.shape)
+
+    x_t, sigma = jnp.zeros((2, 8, 8, 1)), jnp.float32(1.0)
+    denoise = build.denoiser(recipe, network, 0.1, jnp.array([1, 5]))
+    c_out = recipe.preconditioning(jnp.ones(1)).c_out
+    cond, uncond = c_out * jnp.array([0.1, 0.5]), c_out * -0.1
+    expected = jnp.clip(uncond + 3.0 * (cond - uncond), -1.0, 1.0)
+    np.testing.assert_allclose(denoise(x_t, sigma)[:, 0, 0, 0], expected, rtol=1e-6)
+    assert expected[1] == 1.0  # the clipping is seen

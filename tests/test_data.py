@@ -1,8 +1,10 @@
 """Laws of the data: its order, and CIFAR-10's real archive format."""
 
 import hashlib
+import http.server
 import io
 import tarfile
+import threading
 
 import numpy as np
 import pytest
@@ -142,6 +144,44 @@ def test_without_a_network_the_user_is_told_address_checksum_and_place(tmp_path,
     for told in (URL, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"):
         assert told in str(caught.value)
     assert "--data.manual-dir DIR" in str(caught.value)
+
+
+@pytest.fixture
+def refusing_proxy(monkeypatch):
+    """A proxy that answers, and lets nobody through."""
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_CONNECT(self):
+            self.send_error(403)
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Refusing)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.server_port}")
+    yield
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_proxy_that_refuses_is_no_network(tmp_path, refusing_proxy):
+    with pytest.raises(ConnectionError, match="--data.manual-dir DIR"):
+        Cifar10(path=str(tmp_path / "tfds")).load()
+
+
+def test_a_damaged_cache_is_made_anew(archive, tmp_path, truth, capsys):
+    source = Cifar10(path=str(tmp_path / "tfds"), manual_dir=str(archive.parent), labelled=True)
+    source.load()
+    (cache,) = (tmp_path / "tfds").rglob("train_pixels.npz")
+    cache.write_bytes(cache.read_bytes()[:1000])
+    np.testing.assert_array_equal(source.load().pixels, truth[0])
+    assert "made anew" in capsys.readouterr().err
+    capsys.readouterr()
+    source.load()
+    assert capsys.readouterr().err == ""
 
 
 def test_the_ddpm_recipe_trains_on_the_real_format(archive, tmp_path, capsys):

@@ -125,6 +125,19 @@ def test_labels_are_dropped_one_by_one_at_the_given_rate():
     np.testing.assert_allclose((dropped == -1).mean(), 0.1, atol=0.012)
 
 
+def test_training_drops_labels(network, state):
+    def trained(rate, label):
+        step = dm.make_train_step(
+            network, dm.EDM(), dm.LogNormal(), OPTIMIZER, EMA, label_dropout=rate
+        )
+        return step(copied(state), batch(0) | {"label": label}, KEY)[0]
+
+    label = batch(0)["label"]
+    null = np.full_like(label, -1)
+    assert equal(trained(1.0, label), trained(1.0, null))
+    assert not equal(trained(0.0, label), trained(0.0, null))
+
+
 @pytest.mark.parametrize("mesh", [dm.Mesh(data=4), dm.Mesh(data=1, fsdp=4)])
 def test_many_devices_train_as_one(train_step, state, mesh):
     mesh = mesh.make()

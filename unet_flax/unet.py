@@ -63,9 +63,20 @@ class UNetConfig:
     dtype: str = "float32"
 
     def __post_init__(self):
-        for name in ("image_size", "in_channels", "channels", "num_res_blocks", "num_heads"):
+        for name in (
+            "image_size",
+            "in_channels",
+            "channels",
+            "num_res_blocks",
+            "num_heads",
+            "num_groups",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is below 1.")
+        for name in ("head_dim", "out_channels"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} is below 1; use None for the default.")
         if not self.channel_mult or min(self.channel_mult) < 1:
             raise ValueError(
                 f"channel_mult={self.channel_mult} needs one multiple of 1 or more for each level."

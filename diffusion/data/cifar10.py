@@ -8,12 +8,11 @@ Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images"
 """
 
 import os
-import socket
 import sys
 import tarfile
 import threading
-import urllib.parse
 import urllib.request
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,9 @@ class Cifar10:
           ConnectionError: no network; the message says where to put the archive.
           ValueError: the archive is damaged.
         """
-        builder = _builder(Path(self.path).expanduser())
+        data_dir = Path(self.path).expanduser()
+        data_dir.mkdir(parents=True, exist_ok=True)  # an unwritable one is known at once
+        builder = _builder(data_dir)
         if not builder.is_prepared():
             _prepare(builder, self.manual_dir)
         pixels, labels = _decoded(builder)
@@ -115,8 +116,10 @@ def _read(tar: tarfile.TarFile, member: str) -> bytes:
 
 
 def _prepare(builder: Any, manual_dir: str | None) -> None:
+    import requests
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+    from tensorflow_datasets.core.download.util import DownloadError
 
     url = builder._cifar_info.url
     expected = builder.url_infos[url]
@@ -127,12 +130,13 @@ def _prepare(builder: Any, manual_dir: str | None) -> None:
                 f"--data.manual-dir {manual_dir} holds no {expected.filename}; "
                 f"get it from {url} (sha256 {expected.checksum})."
             )
-    elif not _reachable(url):
-        raise ConnectionError(
-            f"CIFAR-10 is not in {builder.data_path} and {url} cannot be reached; get "
-            f"{expected.filename} (sha256 {expected.checksum}) from there, put it into a folder "
-            "DIR and add --data.manual-dir DIR."
-        )
+    offline = ConnectionError(
+        f"CIFAR-10 is not in {builder.data_path} and {url} cannot be reached; get "
+        f"{expected.filename} (sha256 {expected.checksum}) from there, put it into a folder DIR "
+        "and add --data.manual-dir DIR."
+    )
+    if manual_dir is None and not _reachable(url):
+        raise offline
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     print(f"Preparing CIFAR-10 in {builder.data_path} (once) ...", flush=True)
@@ -142,6 +146,8 @@ def _prepare(builder: Any, manual_dir: str | None) -> None:
                 manual_dir=manual_dir, try_download_gcs=False
             )
         )
+    except (DownloadError, requests.RequestException) as error:  # cut off on the way
+        raise offline from error
     except NonMatchingChecksumError:
         raise ValueError(
             f"the archive {expected.filename} is damaged or another file: its sha256 is not "
@@ -150,25 +156,19 @@ def _prepare(builder: Any, manual_dir: str | None) -> None:
 
 
 def _reachable(url: str) -> bool:
-    """Whether the host (or the user's proxy) answers in time, looking its name up included."""
-    parts = urllib.parse.urlsplit(url)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    parts = urllib.parse.urlsplit(proxy) if proxy else parts
-    address = (
-        parts.hostname or "",
-        parts.port or {"http": 80, "https": 443}.get(parts.scheme, 443),
-    )
+    """Whether the address answers in time, by the user's proxy if there is one."""
     answered = threading.Event()
 
-    def connect():
+    def ask():
         try:
-            socket.create_connection(address, CONNECT_SECONDS).close()
+            request = urllib.request.Request(url, method="HEAD")
+            urllib.request.urlopen(request, timeout=CONNECT_SECONDS).close()
             answered.set()
-        except OSError:
+        except OSError:  # no network, no such name, or an answer such as 403 or 404
             pass
 
     # a thread, as the look-up of a name ignores the time-out of the connection
-    thread = threading.Thread(target=connect, daemon=True)
+    thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(CONNECT_SECONDS)
     return answered.is_set()
@@ -178,8 +178,11 @@ def _decoded(builder: Any) -> tuple[np.ndarray, np.ndarray]:
     """The training split as (N, 32, 32, 3) uint8 and (N,) int32, from the cache if there is one."""
     cache = Path(builder.data_path) / "train_pixels.npz"
     if cache.exists():
-        with np.load(cache, allow_pickle=False) as arrays:
-            return arrays["pixels"], arrays["labels"]
+        try:
+            with open(cache, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return arrays["pixels"], arrays["labels"]
+        except (zipfile.BadZipFile, ValueError, EOFError, KeyError):
+            print(f"{cache} is damaged; it is made anew.", file=sys.stderr)
     source = builder.as_data_source("train")
     examples = sorted(source, key=lambda example: example["id"])  # the archive's own order
     pixels = np.stack([example["image"] for example in examples])
