@@ -152,20 +152,25 @@ def _replace(owner: Any, given: dict[str, Any], prefix: str) -> Any:
 
 def _reader(hint: Any) -> Callable[[str], Any]:
     """Reads a value of the annotated type from its text."""
-    if isinstance(hint, types.UnionType):  # X | None
-        inner = _reader(next(arg for arg in typing.get_args(hint) if arg is not type(None)))
-        read: Callable[[str], Any] = lambda text: None if text == "none" else inner(text)  # noqa: E731
-    elif typing.get_origin(hint) is tuple:
-        item = _reader(typing.get_args(hint)[0])
-        read = lambda text: tuple(item(part) for part in text.split(",") if part)  # noqa: E731
-    elif hint is bool:
-        read = lambda text: {"true": True, "false": False}[text.lower()]  # noqa: E731
-    else:
-        read = hint
+
+    def read(hint: Any, text: str) -> Any:
+        if isinstance(hint, types.UnionType):  # X | None, or one number or several
+            # None first: `none` is a text too
+            for kind in sorted(typing.get_args(hint), key=lambda kind: kind is not type(None)):
+                with contextlib.suppress(ValueError, KeyError):
+                    return read(kind, text)
+            raise ValueError
+        if hint is type(None):
+            return {"none": None}[text]
+        if typing.get_origin(hint) is tuple:
+            return tuple(read(typing.get_args(hint)[0], part) for part in text.split(",") if part)
+        if hint is bool:
+            return {"true": True, "false": False}[text.lower()]
+        return hint(text)
 
     def reader(text: str) -> Any:
         try:
-            return read(text)
+            return read(hint, text)
         except (ValueError, KeyError):
             raise argparse.ArgumentTypeError(f"{text!r} is not {_metavar(hint)}") from None
 

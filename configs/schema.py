@@ -20,6 +20,8 @@ from diffusion.noise import Grid, Karras, LogNormal, Noise
 from diffusion.samplers import Heun, Sampler
 from diffusion.sharding import Mesh
 from unet_flax import UNetConfig
+from unet_flax.embeddings import LabelKind, NoiseFeatures
+from unet_flax.resample import Resampling
 
 
 def _positive(owner: Any, *names: str) -> None:
@@ -174,8 +176,15 @@ class Recipe:
 
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
-for _union in (Source, Preconditioning, Noise, Augment, Sampler, Grid):
+for _union in (
+    *(Source, Preconditioning, Noise, Augment, Sampler, Grid),
+    *(NoiseFeatures, LabelKind, Resampling),
+):
     configure_tagged_union(_union, _converter, tag_name="kind")
+_converter.register_structure_hook_func(
+    lambda hint: hint == int | tuple[int, ...],
+    lambda value, hint: value if isinstance(value, int) else tuple(value),
+)
 
 to_json: Callable[[Recipe], dict[str, Any]] = _converter.unstructure
 """A recipe as plain JSON; each choice between kinds carries its "kind"."""

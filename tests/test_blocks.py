@@ -55,16 +55,18 @@ def test_group_norm_of_a_constant_image_is_finite():
 @pytest.mark.parametrize("num_heads", [1, 4])
 def test_attention_equals_its_formula(x, num_heads):
     attention = SelfAttention(8, num_heads, num_groups=2, rngs=nnx.Rngs(0))
-    attention.proj.kernel[...] = jax.random.normal(jax.random.key(3), (8, 8))
+    attention.heads.proj.kernel[...] = jax.random.normal(jax.random.key(3), (8, 8))
     tokens = attention.norm(x).reshape(2, 16, 8)
 
-    def heads(linear):
+    inner = attention.heads
+
+    def split(linear):
         return linear(tokens).reshape(2, 16, num_heads, 8 // num_heads)
 
-    q, k, v = heads(attention.query), heads(attention.key), heads(attention.value)
+    q, k, v = (split(linear) for linear in (inner.query, inner.key, inner.value))
     logits = jnp.einsum("blhd,bmhd->bhlm", q, k) / np.sqrt(8 // num_heads)
     out = jnp.einsum("bhlm,bmhd->blhd", jax.nn.softmax(logits), v).reshape(2, 16, 8)
-    expected = x + attention.proj(out).reshape(x.shape)
+    expected = x + attention.heads.proj(out).reshape(x.shape)
     np.testing.assert_allclose(attention(x), expected, atol=1e-4)
 
 

@@ -109,3 +109,13 @@ def test_the_denoiser_is_guided_towards_the_label_then_clipped():
     expected = jnp.clip(uncond + 3.0 * (cond - uncond), -1.0, 1.0)
     np.testing.assert_allclose(denoise(x_t, sigma)[:, 0, 0, 0], expected, rtol=1e-6)
     assert expected[1] == 1.0  # the clipping is seen
+
+
+def test_a_field_of_several_types_is_read_as_the_first_that_fits():
+    def parsed(*options):
+        return cli.parse_train(["cifar10_ddpm", *options])[0]
+
+    assert parsed("--data.manual-dir", "none").data.manual_dir is None
+    assert parsed("--data.manual-dir", "some").data.manual_dir == "some"
+    assert parsed("--model.num-res-blocks", "3").model.num_res_blocks == 3
+    assert parsed("--model.num-res-blocks", "1,2,3,4").model.num_res_blocks == (1, 2, 3, 4)

@@ -1,18 +1,30 @@
 """Diffusion U-Nets for any Flax project. Depends on jax and flax alone."""
 
 from unet_flax import presets
-from unet_flax.attention import SelfAttention
-from unet_flax.blocks import Downsample, GroupNorm, ResBlock, Upsample
-from unet_flax.embeddings import LabelEmbedding, NoiseEmbedding, sinusoidal
-from unet_flax.unet import UNet, UNetConfig, functional
+from unet_flax.attention import CrossAttention, SelfAttention
+from unet_flax.blocks import GroupNorm, ResBlock
+from unet_flax.embeddings import Embedding, Fourier, LabelEmbedding, OneHot, Sinusoidal, Table
+from unet_flax.embeddings import sinusoidal as sinusoidal
+from unet_flax.resample import Downsample, Pool, Residual, Resize, Strided, Upsample
+from unet_flax.unet import Middle, UNet, UNetConfig, functional
 
 __all__ = [
+    "CrossAttention",
     "Downsample",
+    "Embedding",
+    "Fourier",
     "GroupNorm",
     "LabelEmbedding",
-    "NoiseEmbedding",
+    "Middle",
+    "OneHot",
+    "Pool",
     "ResBlock",
+    "Residual",
+    "Resize",
     "SelfAttention",
+    "Sinusoidal",
+    "Strided",
+    "Table",
     "UNet",
     "UNetConfig",
     "Upsample",

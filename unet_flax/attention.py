@@ -1,26 +1,89 @@
-"""Self-attention over the positions of a feature map."""
+"""Attention over the positions of a feature map: to each other, or to a context such as text."""
+
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from unet_flax.blocks import GroupNorm
+from unet_flax.blocks import INIT, GroupNorm, identity
+
+
+class Heads(nnx.Module):
+    """Multi-head attention of tokens to a source: proj(softmax(q k^T / sqrt(D)) v).
+
+    The softmax is float32 whatever the compute type. The projection is zero at initialisation.
+
+    Args:
+      channels: width of the tokens; a multiple of num_heads.
+      source_channels: width of the source.
+      num_heads: heads of width D = channels / num_heads.
+      qk_norm: whether queries and keys are brought to unit mean square first, each head for itself
+        and with a learned scale; keeps the logits from growing.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; qk_norm Henry et al. 2020,
+      arXiv:2010.04245, by RMS norm as in Dehghani et al. 2023, arXiv:2302.05442.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        source_channels: int,
+        num_heads: int,
+        *,
+        qk_norm: bool,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        if channels % num_heads:
+            raise ValueError(
+                f"num_heads={num_heads} does not divide {channels} channels; "
+                "use a divisor, or head_dim."
+            )
+        common: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.num_heads = num_heads
+        self.query = nnx.Linear(channels, channels, kernel_init=INIT, **common)
+        self.key = nnx.Linear(source_channels, channels, kernel_init=INIT, **common)
+        self.value = nnx.Linear(source_channels, channels, kernel_init=INIT, **common)
+        self.proj = nnx.Linear(channels, channels, kernel_init=nnx.initializers.zeros, **common)
+        head_dim = channels // num_heads
+        self.query_norm = nnx.RMSNorm(head_dim, **common) if qk_norm else identity
+        self.key_norm = nnx.RMSNorm(head_dim, **common) if qk_norm else identity
+
+    def __call__(
+        self,
+        tokens: Float[Array, "B L C"],
+        source: Float[Array, "B S D"],
+        mask: Bool[Array, "B S"] | None = None,
+    ) -> Float[Array, "B L C"]:
+        attended = jax.nn.dot_product_attention(
+            self.query_norm(self._split(self.query(tokens))),
+            self.key_norm(self._split(self.key(source))),
+            self._split(self.value(source)),
+            mask=None if mask is None else mask[:, None, None, :],
+        )
+        return self.proj(attended.reshape(tokens.shape))
+
+    def _split(self, tokens: Float[Array, "B L C"]) -> Float[Array, "B L heads head_dim"]:
+        B, L, C = tokens.shape
+        return tokens.reshape(B, L, self.num_heads, C // self.num_heads)
 
 
 class SelfAttention(nnx.Module):
-    """Every position looks at every other: x + proj(softmax(q k^T / sqrt(D)) v).
+    """Every position looks at every other: skip_scale * (x + heads(norm(x))).
 
-    Queries, keys and values are 1x1 convolutions of the normalised input, written as matrix
-    products; the softmax is float32 whatever the compute type. The projection is zero at
-    initialisation, so the block starts as the identity.
+    The block starts as the identity (times skip_scale).
 
     Args:
       channels: C of the feature map; a multiple of num_heads.
-      num_heads: heads of width D = channels / num_heads.
-      num_groups: groups of the normalisation.
-      norm_eps: added to the variance.
+      num_heads: heads of width C / num_heads.
+      normalised: whether the input is normalised first; it always is but in diffusers' middle.
+      qk_norm: see `Heads`.
+      skip_scale: 1/sqrt(2) keeps the variance of the sum.
+      num_groups, norm_eps: of the normalisation.
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B; heads as in Nichol & Dhariwal 2021,
       arXiv:2102.09672.
     """
@@ -30,33 +93,66 @@ class SelfAttention(nnx.Module):
         channels: int,
         num_heads: int = 1,
         *,
+        normalised: bool = True,
+        qk_norm: bool = False,
+        skip_scale: float = 1.0,
         num_groups: int = 32,
         norm_eps: float = 1e-6,
         dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if channels % num_heads:
-            raise ValueError(
-                f"num_heads={num_heads} does not divide {channels} channels; "
-                "use a divisor, or head_dim."
-            )
-        init = nnx.initializers.xavier_uniform()
-        self.num_heads = num_heads
-        self.norm = GroupNorm(channels, num_groups, norm_eps, dtype=dtype)
-        self.query = nnx.Linear(channels, channels, kernel_init=init, dtype=dtype, rngs=rngs)
-        self.key = nnx.Linear(channels, channels, kernel_init=init, dtype=dtype, rngs=rngs)
-        self.value = nnx.Linear(channels, channels, kernel_init=init, dtype=dtype, rngs=rngs)
-        self.proj = nnx.Linear(
-            channels, channels, kernel_init=nnx.initializers.zeros, dtype=dtype, rngs=rngs
+        types: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype)
+        self.skip_scale = skip_scale
+        self.norm = GroupNorm(channels, num_groups, norm_eps, **types) if normalised else identity
+        self.heads = Heads(channels, channels, num_heads, qk_norm=qk_norm, rngs=rngs, **types)
+
+    def __call__(self, x: Float[Array, "B *spatial C"]) -> Float[Array, "B *spatial C"]:
+        tokens = _tokens(self.norm(x))
+        return self.skip_scale * (x + self.heads(tokens, tokens).reshape(x.shape))
+
+
+class CrossAttention(nnx.Module):
+    """Every position looks at the tokens of a context, such as text: skip_scale * (x + heads(...)).
+
+    Args:
+      channels: C of the feature map; a multiple of num_heads.
+      context_channels: D of the context.
+      num_heads, qk_norm, skip_scale, num_groups, norm_eps: as in `SelfAttention`.
+    Source: Rombach et al. 2022, arXiv:2112.10752, section 3.3; without their feed-forward layer.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        context_channels: int,
+        num_heads: int = 1,
+        *,
+        qk_norm: bool = False,
+        skip_scale: float = 1.0,
+        num_groups: int = 32,
+        norm_eps: float = 1e-6,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        types: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype)
+        self.skip_scale = skip_scale
+        self.norm = GroupNorm(channels, num_groups, norm_eps, **types)
+        self.heads = Heads(
+            channels, context_channels, num_heads, qk_norm=qk_norm, rngs=rngs, **types
         )
 
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-        B, H, W, C = x.shape
-        tokens = self.norm(x).reshape(B, H * W, C)  # (B, L, C)
-        heads = (B, H * W, self.num_heads, C // self.num_heads)
-        attended = jax.nn.dot_product_attention(
-            self.query(tokens).reshape(heads),
-            self.key(tokens).reshape(heads),
-            self.value(tokens).reshape(heads),
-        )
-        return x + self.proj(attended.reshape(B, H * W, C)).reshape(x.shape)
+    def __call__(
+        self,
+        x: Float[Array, "B *spatial C"],
+        context: Float[Array, "B S D"],
+        context_mask: Bool[Array, "B S"] | None = None,
+    ) -> Float[Array, "B *spatial C"]:
+        """context_mask is True for tokens that count; each image needs one that does."""
+        attended = self.heads(_tokens(self.norm(x)), context, context_mask)
+        return self.skip_scale * (x + attended.reshape(x.shape))
+
+
+def _tokens(x: Float[Array, "B *spatial C"]) -> Float[Array, "B L C"]:
+    return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])

@@ -1,10 +1,39 @@
-"""The parts of which every level of the U-Net is made."""
+"""The parts of which every level of the U-Net is made, in 1, 2 or 3 spatial dimensions."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
+
+INIT = nnx.initializers.xavier_uniform()
+
+
+def identity(x: Array) -> Array:
+    """Stands where nothing is to be done; a named function, so that equal networks are equal."""
+    return x
+
+
+def conv(
+    in_channels: int,
+    out_channels: int,
+    *,
+    dims: int = 2,
+    kernel_size: int = 3,
+    starts_at_zero: bool = False,
+    **settings: Any,
+) -> nnx.Conv:
+    """A convolution over `dims` axes; padded to keep the size unless settings say otherwise."""
+    init = nnx.initializers.zeros if starts_at_zero else INIT
+    return nnx.Conv(in_channels, out_channels, (kernel_size,) * dims, kernel_init=init, **settings)
+
+
+def over_space(v: Float[Array, "B C"], x: Float[Array, "B *spatial C"]) -> Float[Array, "B ... C"]:
+    """Gives one vector an image the rank of the images."""
+    return jnp.expand_dims(v, tuple(range(1, x.ndim - 1)))
 
 
 class GroupNorm(nnx.Module):
@@ -30,6 +59,7 @@ class GroupNorm(nnx.Module):
         eps: float = 1e-6,
         *,
         dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
     ):
         if channels % num_groups:
             raise ValueError(
@@ -39,8 +69,8 @@ class GroupNorm(nnx.Module):
         self.num_groups = num_groups
         self.eps = eps
         self.dtype = dtype
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
+        self.scale = nnx.Param(jnp.ones(channels, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(channels, param_dtype))
 
     def __call__(self, x: Float[Array, "B *spatial C"]) -> Float[Array, "B *spatial C"]:
         spatial = tuple(range(1, x.ndim - 1))
@@ -51,8 +81,7 @@ class GroupNorm(nnx.Module):
         rstd = jax.lax.rsqrt(jnp.maximum(var, 0.0) + self.eps)
         scale = rstd * self.scale[None, :]
         shift = self.bias[None, :] - mean * scale
-        scale, shift = (jnp.expand_dims(v, spatial) for v in (scale, shift))
-        return (x * scale + shift).astype(self.dtype)
+        return (x * over_space(scale, x) + over_space(shift, x)).astype(self.dtype)
 
     def _group_mean(self, v: Float[Array, "B C"]) -> Float[Array, "B C"]:
         B, C = v.shape
@@ -60,26 +89,40 @@ class GroupNorm(nnx.Module):
         return jnp.repeat(group, C // self.num_groups, axis=1)
 
 
-def identity(x: Array) -> Array:
-    """Stands where nothing is to be done; a named function, so that equal networks are equal."""
-    return x
+def shifted(norm: GroupNorm, h: Array, emb: Float[Array, "B C"]) -> Array:
+    """The embedding is added before the normalisation, as in DDPM."""
+    return norm(h + over_space(emb, h))
+
+
+def scale_shifted(norm: GroupNorm, h: Array, emb: Float[Array, "B 2*C"]) -> Array:
+    """The embedding scales and shifts what is normalised, as in ADM ("adaptive" GroupNorm)."""
+    scale, shift = jnp.split(over_space(emb, h), 2, axis=-1)
+    return norm(h) * (1 + scale) + shift
 
 
 class ResBlock(nnx.Module):
-    """Two 3x3 convolutions around the noise embedding, added to a skip path.
+    """Two 3x3 convolutions around the embedding, added to a skip path.
 
-    h = conv_in(silu(norm_in(x))) + emb_proj(silu(emb))
-    y = skip(x) + conv_out(dropout(silu(norm_out(h))))
+    h = conv_in(resample(silu(norm_in(x))))
+    h = norm_out(h + emb_proj(silu(emb)))  or, with scale_shift, norm_out(h) (1 + scale) + shift
+    y = skip_scale * (skip(resample(x)) + conv_out(dropout(silu(h))))
 
     The skip path is the identity, or a 1x1 convolution where the width changes.
 
     Args:
       in_channels, out_channels: width before and after.
       emb_channels: E, width of the embedding.
+      scale_shift: whether the embedding scales and shifts, or is added alone.
+      resample: halves or doubles the images inside the block, as in BigGAN.
+      projects_skip: whether the skip path has its 1x1 convolution although the width stays.
+      skip_scale: 1/sqrt(2) keeps the variance of the sum.
+      dims: spatial axes.
       num_groups, norm_eps: of both normalisations.
       dropout: rate in [0, 1), active where a dropout_key is given.
-    Source: Ho et al. 2020, arXiv:2006.11239, appendix B. Deviation: conv_out is exactly zero at
-      initialisation, where theirs is scaled by 1e-10.
+    Source: Ho et al. 2020, arXiv:2006.11239, appendix B; scale-shift Dhariwal & Nichol 2021,
+      arXiv:2105.05233, section 3.1; resample and skip_scale Song et al. 2021, arXiv:2011.13456,
+      appendix H. Deviation: conv_out is exactly zero at initialisation, where theirs is scaled by
+      1e-10.
     """
 
     def __init__(
@@ -88,90 +131,45 @@ class ResBlock(nnx.Module):
         out_channels: int,
         emb_channels: int,
         *,
+        scale_shift: bool = False,
+        resample: Callable[[Array], Array] = identity,
+        projects_skip: bool = False,
+        skip_scale: float = 1.0,
+        dims: int = 2,
         num_groups: int = 32,
         norm_eps: float = 1e-6,
         dropout: float = 0.0,
         dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        init = nnx.initializers.xavier_uniform()
-        self.norm_in = GroupNorm(in_channels, num_groups, norm_eps, dtype=dtype)
-        self.conv_in = nnx.Conv(
-            in_channels, out_channels, (3, 3), kernel_init=init, dtype=dtype, rngs=rngs
-        )
-        self.emb_proj = nnx.Linear(
-            emb_channels, out_channels, kernel_init=init, dtype=dtype, rngs=rngs
-        )
-        self.norm_out = GroupNorm(out_channels, num_groups, norm_eps, dtype=dtype)
+        types: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype)
+        linear: dict[str, Any] = dict(kernel_init=INIT, rngs=rngs, **types)
+        self.resample = resample
+        self.embed = scale_shifted if scale_shift else shifted
+        self.skip_scale = skip_scale
+        self.norm_in = GroupNorm(in_channels, num_groups, norm_eps, **types)
+        self.conv_in = conv(in_channels, out_channels, dims=dims, rngs=rngs, **types)
+        self.emb_proj = nnx.Linear(emb_channels, out_channels * (1 + scale_shift), **linear)
+        self.norm_out = GroupNorm(out_channels, num_groups, norm_eps, **types)
         self.dropout = nnx.Dropout(dropout)
-        self.conv_out = nnx.Conv(
-            out_channels,
-            out_channels,
-            (3, 3),
-            kernel_init=nnx.initializers.zeros,
-            dtype=dtype,
-            rngs=rngs,
+        self.conv_out = conv(
+            out_channels, out_channels, dims=dims, starts_at_zero=True, rngs=rngs, **types
         )
         self.skip = (
-            identity
-            if in_channels == out_channels
-            else nnx.Linear(in_channels, out_channels, kernel_init=init, dtype=dtype, rngs=rngs)
+            nnx.Linear(in_channels, out_channels, **linear)
+            if projects_skip or in_channels != out_channels
+            else identity
         )
 
     def __call__(
         self,
-        x: Float[Array, "B H W C"],
+        x: Float[Array, "B *spatial C"],
         emb: Float[Array, "B E"],
         dropout_key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "B H W out"]:
-        h = self.conv_in(nnx.silu(self.norm_in(x)))
-        h = h + self.emb_proj(nnx.silu(emb))[:, None, None, :]
-        h = nnx.silu(self.norm_out(h))
+    ) -> Float[Array, "B *resampled out"]:
+        h = self.conv_in(self.resample(nnx.silu(self.norm_in(x))))
+        h = nnx.silu(self.embed(self.norm_out, h, self.emb_proj(nnx.silu(emb))))
         h = self.dropout(h, deterministic=dropout_key is None, rngs=dropout_key)
-        return self.skip(x) + self.conv_out(h)  # conv_out is zero at init: starts as its skip path
-
-
-class Downsample(nnx.Module):
-    """Halves height and width by a 3x3 convolution of stride 2.
-
-    Padding is TensorFlow's SAME, which on even sizes adds one row below and one column to the
-    right; PyTorch's `padding=1` adds one on every side instead.
-
-    Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
-    """
-
-    def __init__(self, channels: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(
-            channels,
-            channels,
-            (3, 3),
-            strides=2,
-            kernel_init=nnx.initializers.xavier_uniform(),
-            dtype=dtype,
-            rngs=rngs,
-        )
-
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H//2 W//2 C"]:
-        return self.conv(x)
-
-
-class Upsample(nnx.Module):
-    """Doubles height and width by repeating each pixel, then smooths by a 3x3 convolution.
-
-    Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
-    """
-
-    def __init__(self, channels: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(
-            channels,
-            channels,
-            (3, 3),
-            kernel_init=nnx.initializers.xavier_uniform(),
-            dtype=dtype,
-            rngs=rngs,
-        )
-
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
-        B, H, W, C = x.shape
-        x = jnp.broadcast_to(x[:, :, None, :, None, :], (B, H, 2, W, 2, C))
-        return self.conv(x.reshape(B, 2 * H, 2 * W, C))
+        # conv_out is zero at init: the block starts as its skip path
+        return self.skip_scale * (self.skip(self.resample(x)) + self.conv_out(h))

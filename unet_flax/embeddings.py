@@ -1,68 +1,137 @@
-"""What the network is told besides the image: the noise level and the class label, as vectors.
+"""What the network is told besides images, as one vector of width E that every block is given.
 
-Both are summed into one embedding of width E, which every residual block adds to its features.
+features = noise_features(c_noise) + label and augmentation, where they enter here
+embedding = linear_out(silu(linear_in(features))) + label, where it enters here
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
+
+INIT = nnx.initializers.xavier_uniform()
+
+
+class Constant(nnx.Variable):
+    """Saved with the weights, never trained: its gradient is zero."""
 
 
 def sinusoidal(
-    c_noise: Float[Array, "B"], channels: int, max_period: float = 10_000.0
+    c_noise: Float[Array, "B"],
+    channels: int,
+    *,
+    cos_first: bool = False,
+    shift: float = 1.0,
+    max_period: float = 10_000.0,
 ) -> Float[Array, "B channels"]:
     """Sines and cosines of the noise level, at frequencies falling geometrically from 1.
 
-    embedding = sin(c_noise * f) || cos(c_noise * f),  f_i = max_period ** (-i / (half - 1))
+    embedding = sin(c_noise * f) || cos(c_noise * f),  f_i = max_period ** (-i / (half - shift))
 
     Args:
       c_noise: the noise level as the preconditioning states it, such as DDPM's timestep 0..999.
-      channels: width of the embedding; an odd width ends in one zero.
-      max_period: the lowest frequency is 1 / max_period.
+      channels: width of the embedding, 2 or more; an odd width ends in one zero.
+      cos_first: whether the cosines stand before the sines, as in OpenAI's networks.
+      shift: 1 puts the last frequency at exactly 1 / max_period (DDPM), 0 one step above (OpenAI).
+      max_period: the lowest frequency is about 1 / max_period.
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B (Vaswani et al. 2017, section 3.5, with
-      sines and cosines side by side and the last frequency at exactly 1 / max_period).
+      sines and cosines side by side).
     """
     half = channels // 2
-    frequencies = max_period ** (-np.arange(half, dtype=np.float64) / max(half - 1, 1))
-    angles = c_noise.astype(jnp.float32)[:, None] * frequencies.astype(np.float32)[None, :]
-    embedding = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    exponents = np.arange(half, dtype=np.float64) / max(half - shift, 1)
+    frequencies = (max_period**-exponents).astype(np.float32)
+    angles = c_noise.astype(jnp.float32)[:, None] * frequencies[None, :]
+    sides = [jnp.sin(angles), jnp.cos(angles)]
+    embedding = jnp.concatenate(sides[::-1] if cos_first else sides, axis=-1)
     return jnp.pad(embedding, ((0, 0), (0, channels % 2)))
 
 
-class NoiseEmbedding(nnx.Module):
-    """The noise level as a vector of width E: sinusoids through a two-layer perceptron.
+@dataclass(frozen=True)
+class Sinusoidal:
+    """Noise features by `sinusoidal`.
 
-    Source: Ho et al. 2020, arXiv:2006.11239, appendix B.
+    Attributes:
+      cos_first, shift, max_period: see `sinusoidal`.
+      channels: their number, or None for the width of the network's first level.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        emb_channels: int,
-        *,
-        dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        init = nnx.initializers.xavier_uniform()
-        self.channels = channels
-        self.linear_in = nnx.Linear(
-            channels, emb_channels, kernel_init=init, dtype=dtype, rngs=rngs
-        )
-        self.linear_out = nnx.Linear(
-            emb_channels, emb_channels, kernel_init=init, dtype=dtype, rngs=rngs
+    cos_first: bool = False
+    shift: float = 1.0
+    max_period: float = 10_000.0
+    channels: int | None = None
+
+    def make(self, channels: int, **rngs_and_types: Any) -> "Sinusoidal":
+        """The features as a function of c_noise, `channels` wide unless they say themselves."""
+        return replace(self, channels=self.channels or channels)
+
+    def __call__(self, c_noise: Float[Array, "B"]) -> Float[Array, "B F"]:
+        assert self.channels is not None
+        return sinusoidal(
+            c_noise,
+            self.channels,
+            cos_first=self.cos_first,
+            shift=self.shift,
+            max_period=self.max_period,
         )
 
-    def __call__(self, c_noise: Float[Array, "B"]) -> Float[Array, "B E"]:
-        return self.linear_out(nnx.silu(self.linear_in(sinusoidal(c_noise, self.channels))))
+
+@dataclass(frozen=True)
+class Fourier:
+    """Noise features at random frequencies: cos(2 pi w c_noise) || sin(2 pi w c_noise).
+
+    The frequencies w ~ N(0, scale^2) are drawn with the weights, saved with them, never trained.
+
+    Attributes:
+      scale: standard deviation of the frequencies, in cycles per unit of c_noise; > 0.
+      cos_first: whether the cosines stand before the sines.
+      channels: number of features, even, or None for the width of the network's first level.
+    Source: Tancik et al. 2020, arXiv:2006.10739; for noise levels Song et al. 2021,
+      arXiv:2011.13456, appendix H.
+    """
+
+    scale: float = 16.0
+    cos_first: bool = True
+    channels: int | None = None
+
+    def __post_init__(self):
+        if self.scale <= 0:
+            raise ValueError(f"scale={self.scale} of the Fourier features must be above 0.")
+        if self.channels is not None and self.channels % 2:
+            raise ValueError(f"channels={self.channels} of the Fourier features must be even.")
+
+    def make(self, channels: int, *, rngs: nnx.Rngs, **types: Any) -> "FourierFeatures":
+        """The features as a module, `channels` wide unless they say themselves."""
+        return FourierFeatures(replace(self, channels=self.channels or channels), rngs=rngs)
+
+
+class FourierFeatures(nnx.Module):
+    """See `Fourier`."""
+
+    def __init__(self, settings: Fourier, *, rngs: nnx.Rngs):
+        assert settings.channels is not None
+        self.settings = settings
+        self.channels = settings.channels
+        self.frequencies = Constant(
+            settings.scale * jax.random.normal(rngs.params(), (settings.channels // 2,))
+        )
+
+    def __call__(self, c_noise: Float[Array, "B"]) -> Float[Array, "B F"]:
+        frequencies = jax.lax.stop_gradient(self.frequencies[...].astype(jnp.float32))
+        angles = 2 * jnp.pi * c_noise.astype(jnp.float32)[:, None] * frequencies[None, :]
+        sides = [jnp.cos(angles), jnp.sin(angles)]
+        return jnp.concatenate(sides if self.settings.cos_first else sides[::-1], axis=-1)
 
 
 class LabelEmbedding(nnx.Module):
-    """A learned vector per class, and one more for "no class", which guidance needs.
+    """A learned vector per class and, where guidance needs it, one more for "no class".
 
-    Label -1 is the null class; it is the table's last row. Any other label outside
-    [0, num_classes) gives NaN, never another class.
+    Label -1 is the null class, the table's last row. Any other label outside [0, num_classes)
+    gives NaN, never another class.
 
     Source: Ho & Salimans 2022, arXiv:2207.12598, section 3.1 (the null token).
     """
@@ -70,19 +139,140 @@ class LabelEmbedding(nnx.Module):
     def __init__(
         self,
         num_classes: int,
-        emb_channels: int,
+        channels: int,
         *,
-        dtype: DTypeLike = jnp.float32,
+        has_null: bool = True,
+        dtype: Any = jnp.float32,
+        param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.num_classes = num_classes
-        self.table = nnx.Param(
-            nnx.initializers.normal(1.0)(rngs.params(), (num_classes + 1, emb_channels))
-        )
         self.dtype = dtype
+        self.table = nnx.Param(
+            nnx.initializers.normal(1.0)(
+                rngs.params(), (num_classes + has_null, channels), param_dtype
+            )
+        )
 
     def __call__(self, label: Int[Array, "B"]) -> Float[Array, "B E"]:
         is_class = (label >= 0) & (label < self.num_classes)
-        beyond = self.num_classes + 1  # `fill` makes NaN of it
+        beyond = self.num_classes + 1  # `fill` makes NaN of it, and of -1 where there is no null
         row = jnp.where(is_class, label, jnp.where(label == -1, self.num_classes, beyond))
         return jnp.take(self.table[...], row, axis=0, mode="fill").astype(self.dtype)
+
+
+class OneHotLabel(nnx.Module):
+    """The class as a one-hot vector of length sqrt(num_classes), through a linear layer.
+
+    Label -1, the null class, is the zero vector. Any other label outside [0, num_classes) gives
+    NaN, never another class.
+
+    Source: Karras et al. 2022, arXiv:2206.00364, appendix F.2.
+    """
+
+    def __init__(self, num_classes: int, channels: int, *, rngs: nnx.Rngs, **types: Any):
+        self.num_classes = num_classes
+        self.linear = nnx.Linear(num_classes, channels, kernel_init=INIT, rngs=rngs, **types)
+
+    def __call__(self, label: Int[Array, "B"]) -> Float[Array, "B F"]:
+        one_hot = jax.nn.one_hot(label, self.num_classes) * np.sqrt(self.num_classes)
+        is_known = (label >= -1) & (label < self.num_classes)
+        return jnp.where(is_known[:, None], self.linear(one_hot), jnp.nan)
+
+
+def nothing(label: Array | None) -> float:
+    """Stands where a network is not told something; a named function, so equal networks are."""
+    return 0.0
+
+
+@dataclass(frozen=True)
+class Table:
+    """The class enters as a learned vector beside the noise embedding, as in ADM.
+
+    Attributes:
+      has_null: whether there is a row for the null class -1, which guidance needs.
+    """
+
+    has_null: bool = True
+
+    def make(
+        self, num_classes: int, features: int, embedding: int, **rngs_and_types: Any
+    ) -> tuple[Callable, Callable]:
+        """What is added to the noise features, and what to the embedding."""
+        table = LabelEmbedding(num_classes, embedding, has_null=self.has_null, **rngs_and_types)
+        return nothing, table
+
+
+@dataclass(frozen=True)
+class OneHot:
+    """The class enters as a one-hot vector beside the noise features, as in EDM; -1 is zero."""
+
+    has_null = True
+
+    def make(
+        self, num_classes: int, features: int, embedding: int, **rngs_and_types: Any
+    ) -> tuple[Callable, Callable]:
+        """What is added to the noise features, and what to the embedding."""
+        return OneHotLabel(num_classes, features, **rngs_and_types), nothing
+
+
+NoiseFeatures = Sinusoidal | Fourier
+LabelKind = Table | OneHot
+
+
+class Embedding(nnx.Module):
+    """Noise level, class and augmentation as one vector of width E.
+
+    Args:
+      channels: width of the noise features where they do not say themselves.
+      emb_channels: E.
+      noise_features: how the noise level is spread over features.
+      num_classes: number of classes, or None for none.
+      label: how the class enters.
+      augment_channels: width of the augmentation label, or None for none; a label of zeros
+        ("not augmented") adds nothing.
+    Source: Ho et al. 2020, arXiv:2006.11239, appendix B; the augmentation label Karras et al. 2022,
+      arXiv:2206.00364, appendix F.2.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        emb_channels: int,
+        *,
+        noise_features: NoiseFeatures = Sinusoidal(),  # noqa: B008 (frozen)
+        num_classes: int | None = None,
+        label: LabelKind = Table(),  # noqa: B008 (frozen)
+        augment_channels: int | None = None,
+        dtype: Any = jnp.float32,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        common = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.noise_features = noise_features.make(channels, **common)
+        width = self.noise_features.channels
+        assert width is not None
+        self.label_features, self.label_embedding = (
+            (nothing, nothing)
+            if num_classes is None
+            else label.make(num_classes, width, emb_channels, **common)
+        )
+        self.augment_features = (
+            nothing
+            if augment_channels is None
+            else nnx.Linear(augment_channels, width, use_bias=False, kernel_init=INIT, **common)
+        )
+        self.linear_in = nnx.Linear(width, emb_channels, kernel_init=INIT, **common)
+        self.linear_out = nnx.Linear(emb_channels, emb_channels, kernel_init=INIT, **common)
+
+    def __call__(
+        self,
+        c_noise: Float[Array, "B"],
+        label: Int[Array, "B"] | None = None,
+        augment_label: Float[Array, "B A"] | None = None,
+    ) -> Float[Array, "B E"]:
+        features = self.noise_features(c_noise) + self.label_features(label)
+        if augment_label is not None:
+            features = features + self.augment_features(augment_label)
+        emb = self.linear_out(nnx.silu(self.linear_in(features)))
+        return emb + self.label_embedding(label)
