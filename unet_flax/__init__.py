@@ -3,6 +3,7 @@
 from unet_flax import presets
 from unet_flax.attention import CrossAttention, SelfAttention
 from unet_flax.blocks import GroupNorm, ResBlock
+from unet_flax.diffusers import load_diffusers, save_diffusers
 from unet_flax.embeddings import Embedding, Fourier, LabelEmbedding, OneHot, Sinusoidal, Table
 from unet_flax.embeddings import sinusoidal as sinusoidal
 from unet_flax.resample import Downsample, Pool, Residual, Resize, Strided, Upsample
@@ -29,6 +30,8 @@ __all__ = [
     "UNetConfig",
     "Upsample",
     "functional",
+    "load_diffusers",
     "presets",
+    "save_diffusers",
     "sinusoidal",
 ]

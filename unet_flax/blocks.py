@@ -31,7 +31,7 @@ def conv(
     return nnx.Conv(in_channels, out_channels, (kernel_size,) * dims, kernel_init=init, **settings)
 
 
-def over_space(v: Float[Array, "B C"], x: Float[Array, "B *spatial C"]) -> Float[Array, "B ... C"]:
+def over_space(v: Float[Array, "B V"], x: Float[Array, "B *spatial C"]) -> Float[Array, "B ... V"]:
     """Gives one vector an image the rank of the images."""
     return jnp.expand_dims(v, tuple(range(1, x.ndim - 1)))
 
@@ -94,7 +94,7 @@ def shifted(norm: GroupNorm, h: Array, emb: Float[Array, "B C"]) -> Array:
     return norm(h + over_space(emb, h))
 
 
-def scale_shifted(norm: GroupNorm, h: Array, emb: Float[Array, "B 2*C"]) -> Array:
+def scale_shifted(norm: GroupNorm, h: Array, emb: Float[Array, "B twice"]) -> Array:
     """The embedding scales and shifts what is normalised, as in ADM ("adaptive" GroupNorm)."""
     scale, shift = jnp.split(over_space(emb, h), 2, axis=-1)
     return norm(h) * (1 + scale) + shift

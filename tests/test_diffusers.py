@@ -1,0 +1,292 @@
+"""Weights in and out of diffusers, which itself wrote the folders in from_diffusers."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.flax
+from conftest import TINY, scrambled
+from flax import nnx
+
+import unet_flax
+from unet_flax import Fourier, Middle, OneHot, Pool, Residual, Resize, Sinusoidal, UNet, UNetConfig
+from unet_flax.diffusers_config import DEFAULTS, from_diffusers, to_diffusers
+
+FOLDERS = Path(__file__).parent / "from_diffusers"
+NAMES = ["ddpm", "defaults", "classes", "scale_shift", "fourier"]
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def outputs(unet, golden):
+    """What our network gives on a golden's inputs, in diffusers' terms."""
+    cond = {"label": jnp.asarray(golden["label"])} if "label" in golden else {}
+    timestep = jnp.asarray(golden["timestep"])
+    if isinstance(unet.config.noise_features, Fourier):
+        y = unet(jnp.asarray(golden["x"]), jnp.log(timestep), **cond)
+        return y / timestep[:, None, None, None]
+    return unet(jnp.asarray(golden["x"]), timestep, **cond)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_of_diffusers_gives_the_same_output_here(name):
+    with np.load(FOLDERS / name / "golden.npz") as golden:
+        y = outputs(unet_flax.load_diffusers(FOLDERS / name), golden)
+        assert np.abs(golden["y"]).max() > 0.1
+        np.testing.assert_allclose(y, golden["y"], atol=1e-4)
+
+
+def test_a_pipeline_with_old_names_and_shards_is_the_same_network():
+    pipeline = unet_flax.load_diffusers(FOLDERS / "pipeline")
+    plain = unet_flax.load_diffusers(FOLDERS / "ddpm")
+    assert pipeline.config == plain.config
+    pairs = (jax.tree.leaves(unet_flax.functional(unet)[1]) for unet in (pipeline, plain))
+    for a, b in zip(*pairs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_read_is_written_as_it_was(name, tmp_path):
+    unet_flax.save_diffusers(unet_flax.load_diffusers(FOLDERS / name), tmp_path)
+    before = safetensors.flax.load_file(FOLDERS / name / WEIGHTS)
+    after = safetensors.flax.load_file(tmp_path / WEIGHTS)
+    assert before.keys() == after.keys()
+    for key in before:
+        np.testing.assert_array_equal(before[key], after[key])
+    again = unet_flax.load_diffusers(tmp_path).config
+    assert again == unet_flax.load_diffusers(FOLDERS / name).config
+
+
+def test_the_null_class_becomes_the_last_class(unet, tmp_path):
+    unet_flax.save_diffusers(unet, tmp_path)
+    loaded = unet_flax.load_diffusers(tmp_path)
+    assert loaded.config.num_classes == TINY.num_classes + 1
+    x, c_noise = jnp.ones((1, 8, 8, 2)), jnp.ones(1)
+    np.testing.assert_array_equal(
+        loaded(x, c_noise, label=jnp.array([TINY.num_classes])),
+        unet(x, c_noise, label=jnp.array([-1])),
+    )
+
+
+VALUES = {**DEFAULTS, "sample_size": 64, "block_out_channels": [32, 32, 64, 64]}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("_class_name", "UNet2DConditionModel"),
+        ("cross_attention_dim", 768),
+        ("center_input_sample", True),
+        ("mid_block_type", None),
+        ("act_fn", "gelu"),
+        ("resnet_time_scale_shift", "spatial"),
+        ("time_embedding_type", "learned"),
+        ("class_embed_type", "timestep"),
+        ("class_embed_type", "identity"),
+        ("downsample_padding", 2),
+        ("attn_norm_num_groups", 16),
+        ("sample_size", None),
+        ("sample_size", [64, 32]),
+        ("block_out_channels", [32, 48, 64, 64]),
+        ("down_block_types", ["SkipDownBlock2D"] * 4),
+        ("up_block_types", ["UpBlock2D"] * 4),
+        ("up_block_types", ["UpBlock2D"] * 3),
+        ("downsample_type", "pool"),
+        ("down_block_types", ["ResnetDownsampleBlock2D", *["AttnDownBlock2D"] * 3]),
+    ],
+)
+def test_what_cannot_be_expressed_is_named(field, value):
+    from_diffusers(VALUES, None, "float32")  # all the rest can
+    with pytest.raises(ValueError, match=rf"^{field}="):
+        from_diffusers({**VALUES, field: value}, None, "float32")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("skip_scale", 0.5),
+        ("qk_norm", True),
+        ("decoder_attention", "last"),
+        ("input_pyramid", (1.0, 1.0)),
+        ("augment_channels", 9),
+        ("condition_channels", 3),
+        ("context_channels", 8),
+        ("self_conditioning", True),
+        ("dims", 1),
+        ("num_res_blocks", (1, 2)),
+        ("resampling", Pool()),
+        ("resampling", Resize()),
+        ("resampling", Residual(projects_skip=True)),
+        ("noise_features", Sinusoidal(max_period=100.0)),
+        ("noise_features", Fourier()),
+        ("middle", Middle(attention_norm=False)),
+        ("label", OneHot()),
+    ],
+)
+def test_what_diffusers_cannot_be_is_named(field, value):
+    to_diffusers(TINY)
+    with pytest.raises(ValueError, match=rf"^{field}="):
+        to_diffusers(dataclasses.replace(TINY, **{field: value}))
+
+
+def test_heads_whose_width_differs_by_level_are_named():
+    everywhere = dataclasses.replace(TINY, attention_resolutions=(8, 4))
+    assert to_diffusers(dataclasses.replace(everywhere, head_dim=4))["attention_head_dim"] == 4
+    with pytest.raises(ValueError, match="^num_heads=2"):
+        to_diffusers(dataclasses.replace(everywhere, num_heads=2))
+
+
+@pytest.fixture
+def copy(tmp_path):
+    shutil.copytree(FOLDERS / "ddpm", tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_missing_and_unexpected_weights_are_named(copy):
+    weights = safetensors.flax.load_file(copy / WEIGHTS)
+    weights["ema.decay"] = weights.pop("conv_in.bias")
+    safetensors.flax.save_file(weights, copy / WEIGHTS)
+    with pytest.raises(ValueError, match=r"1 missing \(conv_in.bias\), 1 unexpected \(ema.decay\)"):
+        unet_flax.load_diffusers(copy)
+
+
+def test_at_most_ten_names_are_listed(copy):
+    safetensors.flax.save_file({"stray": jnp.zeros(1)}, copy / WEIGHTS)
+    with pytest.raises(ValueError, match=r"missing \((\S+, ){10}\.\.\.\)"):
+        unet_flax.load_diffusers(copy)
+
+
+def test_a_weight_of_another_shape_is_named(copy):
+    weights = safetensors.flax.load_file(copy / WEIGHTS)
+    weights["conv_in.bias"] = jnp.zeros(9)
+    safetensors.flax.save_file(weights, copy / WEIGHTS)
+    with pytest.raises(ValueError, match="conv_in.bias has shape"):
+        unet_flax.load_diffusers(copy)
+
+
+def test_half_precision_weights_become_float32(copy):
+    weights = safetensors.flax.load_file(copy / WEIGHTS)
+    half = {name: array.astype(jnp.bfloat16) for name, array in weights.items()}
+    safetensors.flax.save_file(half, copy / WEIGHTS)
+    _, params = unet_flax.functional(unet_flax.load_diffusers(copy))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+def test_damaged_files_are_named(copy):
+    (copy / WEIGHTS).write_bytes(b"garbage!garbage!")
+    with pytest.raises(ValueError, match="safetensors is damaged"):
+        unet_flax.load_diffusers(copy)
+    (copy / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config.json is damaged"):
+        unet_flax.load_diffusers(copy)
+
+
+def test_a_folder_without_weights_or_config_is_named(copy, tmp_path):
+    (copy / WEIGHTS).unlink()
+    with pytest.raises(FileNotFoundError, match="holds no diffusion_pytorch_model.safetensors"):
+        unet_flax.load_diffusers(copy)
+    with pytest.raises(FileNotFoundError, match="holds no config.json"):
+        unet_flax.load_diffusers(tmp_path / "nowhere")
+
+
+def test_another_image_size_can_be_named(copy):
+    values = json.loads((copy / "config.json").read_text()) | {"sample_size": None}
+    (copy / "config.json").write_text(json.dumps(values))
+    assert unet_flax.load_diffusers(copy, image_size=32).config.image_size == 32
+
+
+def random_values(seed):
+    """A configuration that UNet2DModel and UNet both can be."""
+    rng = np.random.default_rng(seed)
+
+    def choose(*options):
+        return options[rng.integers(len(options))]
+
+    attends = [bool(choose(True, False)) for _ in range(choose(2, 3))]
+    resnet = choose("conv", "resnet")
+    down, up = (
+        [f"Attn{way}Block2D" if a else plain for a in attends]
+        for way, plain in (
+            ("Down", "DownBlock2D" if resnet == "conv" else "ResnetDownsampleBlock2D"),
+            ("Up", "UpBlock2D" if resnet == "conv" else "ResnetUpsampleBlock2D"),
+        )
+    )
+    widths = [8, *(8 * choose(1, 2, 3) for _ in attends[1:])]
+    return dict(
+        sample_size=choose(8, 16),
+        in_channels=choose(1, 3),
+        out_channels=choose(1, 2),
+        time_embedding_type=choose("positional", "positional", "fourier"),
+        time_embedding_dim=choose(None, 20),
+        freq_shift=choose(0, 1),
+        flip_sin_to_cos=choose(True, False),
+        down_block_types=down,
+        up_block_types=up[::-1],
+        block_out_channels=widths,
+        layers_per_block=choose(1, 2),
+        mid_block_scale_factor=choose(1, 2),
+        downsample_padding=choose(0, 1),
+        downsample_type=resnet,
+        upsample_type=resnet,
+        act_fn=choose("silu", "swish"),
+        attention_head_dim=choose(None, 4, 8),
+        norm_num_groups=choose(2, 4),
+        attn_norm_num_groups=None,
+        norm_eps=choose(1e-6, 1e-5),
+        resnet_time_scale_shift=choose("default", "scale_shift"),
+        add_attention=choose(True, False),
+        num_class_embeds=choose(None, 3),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_random_networks_agree_with_diffusers_live(seed, tmp_path):
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    values = random_values(seed)
+    torch.manual_seed(seed)
+    theirs = diffusers.UNet2DModel(**values).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = unet_flax.load_diffusers(tmp_path / "theirs")
+    unet_flax.save_diffusers(ours, tmp_path / "ours")
+    again = diffusers.UNet2DModel.from_pretrained(tmp_path / "ours")
+
+    rng = np.random.default_rng(seed)
+    size, channels = values["sample_size"], values["in_channels"]
+    golden = {
+        "x": rng.standard_normal((2, size, size, channels), np.float32),
+        "timestep": np.array([3.0, 500.0], np.float32),
+    }
+    label = None
+    if values["num_class_embeds"]:
+        golden["label"] = np.array([0, 2])
+        label = torch.from_numpy(golden["label"])
+    x = torch.from_numpy(golden["x"].transpose(0, 3, 1, 2).copy())
+    for model in (theirs, again):
+        with torch.no_grad():
+            y = model(x, torch.from_numpy(golden["timestep"]), class_labels=label).sample
+        np.testing.assert_allclose(
+            outputs(ours, golden), y.numpy().transpose(0, 2, 3, 1), atol=1e-4
+        )
+
+
+def test_a_network_of_ours_survives_diffusers_format(tmp_path):
+    config = UNetConfig(
+        image_size=8, in_channels=1, channels=8, channel_mult=(1, 2), num_res_blocks=1,
+        attention_resolutions=(4,), num_groups=4, head_dim=4, scale_shift=True,
+        resampling=Residual(), noise_features=Fourier(cos_first=False, channels=16),
+    )  # fmt: skip
+    unet = scrambled(UNet(config, rngs=nnx.Rngs(0)))
+    unet_flax.save_diffusers(unet, tmp_path)
+    x, c_noise = jnp.ones((1, 8, 8, 1)), jnp.full(1, 0.3)
+    np.testing.assert_allclose(
+        unet_flax.load_diffusers(tmp_path)(x, c_noise), unet(x, c_noise), atol=1e-6
+    )
