@@ -1,5 +1,6 @@
 """Strict: warnings are errors (pyproject.toml), shapes are checked, no silent broadcasting."""
 
+import math
 from pathlib import Path
 
 import jax
@@ -13,6 +14,8 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jaxtyping.install_import_hook(["unet_flax", "diffusion"], "beartype.beartype")
 
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from flax import nnx  # noqa: E402
 
@@ -32,16 +35,22 @@ TINY = UNetConfig(
 )
 
 
-def scrambled(unet: UNet, seed: int = 0) -> UNet:
-    """Every weight drawn anew: at initialisation the zero layers hide what lies before them."""
-    graph, params = nnx.split(unet)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    drawn = [
-        leaf + 0.2 * jax.random.normal(key, leaf.shape)
-        for key, leaf in zip(keys, leaves, strict=True)
-    ]
-    return nnx.merge(graph, jax.tree.unflatten(tree, drawn))
+def drawn(module: nnx.Module, seed: int = 0) -> nnx.Module:
+    """The module with every weight drawn anew, of the size that training gives it.
+
+    At initialisation the zero layers hide what lies before them. The module may be abstract
+    (nnx.eval_shape), which spares compiling its initialisation.
+    """
+    rng = np.random.default_rng(seed)
+    graph, params = nnx.split(module)
+
+    def draw(path, leaf):
+        fan_in = math.prod(leaf.shape[:-1])
+        is_kernel = len(leaf.shape) > 1
+        noise = rng.standard_normal(leaf.shape) * (fan_in**-0.5 if is_kernel else 0.2)
+        return jnp.asarray(noise + ("scale" in jax.tree_util.keystr(path)), leaf.dtype)
+
+    return nnx.merge(graph, jax.tree.map_with_path(draw, nnx.to_pure_dict(params)))
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +60,7 @@ def fresh_unet() -> UNet:
 
 @pytest.fixture(scope="session")
 def unet(fresh_unet) -> UNet:
-    return scrambled(fresh_unet)
+    return drawn(fresh_unet)
 
 
 @pytest.fixture(scope="session")

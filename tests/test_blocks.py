@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from unet_flax import Downsample, GroupNorm, ResBlock, SelfAttention, Upsample, sinusoidal
+from unet_flax import (
+    CrossAttention,
+    Downsample,
+    Fourier,
+    GroupNorm,
+    ResBlock,
+    SelfAttention,
+    Upsample,
+    sinusoidal,
+)
+from unet_flax.embeddings import OneHotLabel
+from unet_flax.resample import BOX, Double, Halve, InputPyramid
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +125,107 @@ def test_sinusoids_run_from_frequency_1_to_1_over_max_period():
 def test_an_odd_embedding_ends_in_zero():
     assert sinusoidal(jnp.ones(2), 5).shape == (2, 5)
     assert not sinusoidal(jnp.ones(2), 5)[:, -1].any()
+
+
+def test_openais_sinusoids_have_cosines_first_and_stop_short_of_the_last_frequency():
+    # guided-diffusion, nn.py: cos || sin of t * exp(-ln(10000) * i / half)
+    t = np.array([3.0, 700.0])
+    angles = t[:, None] * np.exp(-np.log(10_000) * np.arange(4) / 4)[None, :]
+    expected = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    got = sinusoidal(jnp.asarray(t, jnp.float32), 8, cos_first=True, shift=0.0)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_fourier_features_are_cosines_and_sines_of_their_frequencies():
+    features = Fourier(scale=2.0).make(8, rngs=nnx.Rngs(0))
+    w = features.frequencies[...]
+    assert w.shape == (4,)
+    got = features(jnp.array([0.25, -1.0]))
+    angles = 2 * np.pi * np.outer([0.25, -1.0], w)
+    expected = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_a_one_hot_label_is_a_vector_of_length_sqrt_of_the_classes():
+    label = OneHotLabel(3, 5, rngs=nnx.Rngs(0))
+    label.linear.bias[...] = jnp.arange(5.0)
+    got = label(jnp.array([2, -1, 3, -2]))
+    np.testing.assert_allclose(got[0], np.sqrt(3) * label.linear.kernel[2] + jnp.arange(5.0))
+    np.testing.assert_allclose(got[1], jnp.arange(5.0))  # the null class is the zero vector
+    assert jnp.isnan(got[2:]).all()
+
+
+def test_scale_shift_modulates_what_is_normalised(x):
+    block = ResBlock(8, 8, 3, num_groups=2, scale_shift=True, skip_scale=0.5, rngs=nnx.Rngs(0))
+    block.conv_out.kernel[...] = jnp.zeros((3, 3, 8, 8)).at[1, 1].set(jnp.eye(8))
+    emb = jnp.ones((2, 3))
+    scale, shift = jnp.split(block.emb_proj(nnx.silu(emb))[:, None, None, :], 2, axis=-1)
+    h = block.norm_out(block.conv_in(nnx.silu(block.norm_in(x)))) * (1 + scale) + shift
+    np.testing.assert_allclose(block(x, emb), 0.5 * (x + nnx.silu(h)), atol=1e-4)
+
+
+def test_normalised_queries_and_keys_ignore_their_size(x):
+    attention = SelfAttention(8, 2, num_groups=2, qk_norm=True, rngs=nnx.Rngs(0))
+    attention.heads.proj.kernel[...] = jnp.eye(8)
+    before = attention(x)
+    attention.heads.query.kernel[...] *= 100.0
+    np.testing.assert_allclose(attention(x), before, atol=1e-4)
+
+
+def test_masked_tokens_of_a_context_do_not_matter(x):
+    attention = CrossAttention(8, 5, 2, num_groups=2, rngs=nnx.Rngs(0))
+    attention.heads.proj.kernel[...] = jnp.eye(8)
+    context = jax.random.normal(jax.random.key(5), (2, 4, 5))
+    mask = jnp.array([[True, True, False, False], [True, True, True, False]])
+    y = attention(x, context, mask)
+    np.testing.assert_allclose(attention(x[:1], context[:1, :2]), y[:1], atol=1e-5)
+    changed = jnp.where(mask[:, :, None], context, 100.0)
+    np.testing.assert_allclose(attention(x, changed, mask), y, atol=1e-5)
+    assert jnp.abs(attention(x, changed) - y).max() > 1e-2
+
+
+TAPS = [BOX, (1.0, 3.0, 3.0, 1.0), (1.0, 2.0, 5.0, 5.0, 2.0, 1.0)]
+
+
+def plain_filter(x, taps, *, stride=1, dilation=1, padding):
+    """The filter as one two-dimensional convolution of each channel with itself."""
+    kernel = np.outer(taps, taps) / np.sum(taps) ** 2
+    kernel = jnp.asarray(kernel, jnp.float32)[:, :, None, None].repeat(x.shape[-1], axis=3)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        lhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+@pytest.mark.parametrize("taps", TAPS)
+def test_halving_is_a_convolution_of_stride_2(x, taps):
+    expected = plain_filter(x, taps, stride=2, padding=len(taps) // 2 - 1)
+    np.testing.assert_allclose(Halve(taps)(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("taps", TAPS)
+def test_doubling_is_a_convolution_between_zeros(x, taps):
+    expected = 4 * plain_filter(x, taps, dilation=2, padding=len(taps) // 2)
+    np.testing.assert_allclose(Double(taps)(x), expected, atol=1e-5)
+
+
+def test_doubling_by_a_box_repeats_whatever_the_dimensions():
+    x = jnp.arange(8.0).reshape(1, 2, 2, 2, 1)
+    expected = np.asarray(x).repeat(2, 1).repeat(2, 2).repeat(2, 3)
+    np.testing.assert_array_equal(Double()(x), expected)
+    np.testing.assert_array_equal(Double((2.0, 2.0))(x), expected)  # by the general way
+
+
+def test_a_pyramids_convolution_reaches_as_far_as_its_filter(x):
+    pyramid = InputPyramid(8, 8, TAPS[1], rngs=nnx.Rngs(0))
+    wide = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    kernel = pyramid.conv.kernel[...]
+    numbers = ("NHWC", "HWIO", "NHWC")
+    h = jax.lax.conv_general_dilated(wide, kernel, (1, 1), "VALID", dimension_numbers=numbers)
+    expected = plain_filter(h, TAPS[1], stride=2, padding=0)
+    np.testing.assert_allclose(pyramid(x), expected, atol=1e-4)

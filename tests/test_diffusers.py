@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.flax
-from conftest import TINY, scrambled
+from conftest import TINY, drawn
 from flax import nnx
 
 import unet_flax
@@ -284,7 +284,7 @@ def test_a_network_of_ours_survives_diffusers_format(tmp_path):
         attention_resolutions=(4,), num_groups=4, head_dim=4, scale_shift=True,
         resampling=Residual(), noise_features=Fourier(cos_first=False, channels=16),
     )  # fmt: skip
-    unet = scrambled(UNet(config, rngs=nnx.Rngs(0)))
+    unet = drawn(UNet(config, rngs=nnx.Rngs(0)))
     unet_flax.save_diffusers(unet, tmp_path)
     x, c_noise = jnp.ones((1, 8, 8, 1)), jnp.full(1, 0.3)
     np.testing.assert_allclose(

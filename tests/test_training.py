@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import TINY, scrambled
+from conftest import TINY, drawn
 from flax import nnx
 
 import diffusion as dm
@@ -30,7 +30,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def params():
-    return unet_flax.functional(scrambled(UNet(SMALL, rngs=nnx.Rngs(0))))[1]
+    return unet_flax.functional(drawn(UNet(SMALL, rngs=nnx.Rngs(0))))[1]
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import math
 
+from unet_flax.edm2 import EDM2Config
 from unet_flax.embeddings import Fourier, OneHot, Sinusoidal, Table
 from unet_flax.resample import Residual, Strided
 from unet_flax.unet import UNetConfig
@@ -155,3 +156,18 @@ def adm_imagenet256(num_classes: int | None = 1000) -> UNetConfig:
     Source: Dhariwal & Nichol 2021, arXiv:2105.05233, section 3 and appendix I.
     """
     return _adm(256, num_classes, channels=256, channel_mult=(1, 1, 2, 2, 4, 4), num_res_blocks=2)
+
+
+def edm2_s_imagenet64(num_classes: int | None = 1000) -> EDM2Config:
+    """EDM2's small network for 64x64 images: 280 M parameters; make it by `EDM2UNet`.
+
+    Source: Karras et al. 2023, arXiv:2312.02696, table 6.
+    """
+    return EDM2Config(
+        image_size=64,
+        channels=192,
+        channel_mult=(1, 2, 3, 4),
+        num_res_blocks=3,
+        attention_resolutions=(16, 8),
+        num_classes=num_classes,
+    )

@@ -1,0 +1,206 @@
+"""Laws that every member of the family keeps, whatever its options."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import TINY, drawn
+from flax import nnx
+
+import unet_flax
+from unet_flax import (
+    EDM2Config,
+    EDM2UNet,
+    Fourier,
+    Middle,
+    OneHot,
+    Pool,
+    Residual,
+    Resize,
+    Sinusoidal,
+    Table,
+    UNet,
+)
+
+TAPS = (1.0, 3.0, 3.0, 1.0)
+PLAIN = dataclasses.replace(TINY, dropout=0.0)
+MEMBERS = {
+    "adm": dict(
+        scale_shift=True,
+        resampling=Residual(),
+        noise_features=Sinusoidal(cos_first=True, shift=0.0),
+        label=Table(has_null=False),
+        head_dim=4,
+        emb_channels=12,
+    ),
+    "ncsnpp": dict(
+        resampling=Residual(TAPS, projects_skip=True),
+        input_pyramid=TAPS,
+        skip_scale=0.5**0.5,
+        noise_features=Fourier(channels=8),
+        label=OneHot(),
+        augment_channels=3,
+        decoder_attention="last",
+    ),
+    "text, in one dimension": dict(
+        dims=1,
+        channels=16,
+        context_channels=6,
+        resampling=Pool(),
+        num_res_blocks=(2, 1),
+        qk_norm=True,
+        num_heads=2,
+        num_classes=None,
+    ),
+    "image to image, in three": dict(
+        dims=3,
+        image_size=4,
+        attention_resolutions=(),
+        condition_channels=1,
+        self_conditioning=True,
+        out_channels=3,
+        num_classes=None,
+        resampling=Resize(),
+        middle=Middle(attention=False),
+    ),
+}
+CONFIGS = {name: dataclasses.replace(PLAIN, **changes) for name, changes in MEMBERS.items()}
+CONFIGS["edm2"] = EDM2Config(
+    8,
+    in_channels=2,
+    channels=8,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    attention_resolutions=(4,),
+    head_dim=4,
+    num_classes=3,
+)
+
+
+def abstract(config):
+    kind = UNet if isinstance(config, unet_flax.UNetConfig) else EDM2UNet
+    return nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0)))
+
+
+def inputs(config, B=4):
+    keys = iter(jax.random.split(jax.random.key(1), 8))
+    option = dataclasses.asdict(config).get
+    spatial = (config.image_size,) * option("dims", 2)
+
+    def normal(*shape):
+        return jax.random.normal(next(keys), (B, *shape))
+
+    told = {}
+    if config.num_classes:
+        has_null = getattr(config, "label", OneHot()).has_null
+        told["label"] = jnp.array([0, 1, 2, -1 if has_null else 0])
+    if option("augment_channels"):
+        told["augment_label"] = normal(config.augment_channels)
+    if option("context_channels"):
+        told["context"] = normal(5, config.context_channels)
+    if option("condition_channels"):
+        told["condition"] = normal(*spatial, config.condition_channels)
+    if option("self_conditioning"):
+        told["x_0_hat"] = normal(*spatial, config.in_channels)
+    return (normal(*spatial, config.in_channels), jnp.array([-1.0, 0.1, 0.5, 2.0])), told
+
+
+class Member:
+    """A network with its compiled function and gradient, shared by the laws."""
+
+    def __init__(self, config):
+        self.config = config
+        network, self.params = unet_flax.functional(drawn(abstract(config)))
+        self.args, self.told = inputs(config)
+
+        def value(params, args, told):
+            y = network(params, *args, **told)
+            return jnp.square(y).sum(), y
+
+        self.value_and_grad = jax.jit(jax.value_and_grad(value, has_aux=True))
+
+    def output(self, params, args, told):
+        return self.value_and_grad(params, args, told)[0][1]
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def member(request):
+    return Member(CONFIGS[request.param])
+
+
+def test_every_parameter_gets_a_gradient_and_no_constant_does(member):
+    _, grads = member.value_and_grad(member.params, member.args, member.told)
+    for path, grad in jax.tree.leaves_with_path(grads):
+        name = jax.tree_util.keystr(path)
+        if "frequencies" in name or "phases" in name:
+            assert not grad.any(), name
+        # a key's bias adds the same number to all logits of a query, so softmax cannot see it,
+        # unless queries and keys are normalised afterwards
+        elif not ("'key'" in name and "'bias'" in name):
+            assert jnp.abs(grad).max() > 0, name
+
+
+def test_permuting_the_batch_permutes_the_output(member):
+    order = jnp.array([2, 0, 3, 1])
+    y = member.output(member.params, member.args, member.told)
+    args, told = jax.tree.map(lambda v: v[order], (member.args, member.told))
+    permuted = member.output(member.params, args, told)
+    np.testing.assert_allclose(permuted, y[order], rtol=1e-4, atol=1e-4 * np.abs(y).max())
+
+
+def test_all_that_it_is_told_matters(member):
+    y = member.output(member.params, member.args, member.told)
+    for name, value in member.told.items():
+        other = (value + 1) % 3 if name == "label" else value + 1
+        changed = member.output(member.params, member.args, member.told | {name: other})
+        assert jnp.abs(changed - y).max() > 1e-3 * jnp.abs(y).max(), name
+
+
+def test_bfloat16_agrees_with_float32(member):
+    half_config = dataclasses.replace(member.config, dtype="bfloat16")
+    half, _ = unet_flax.functional(abstract(half_config))
+    y = member.output(member.params, member.args, member.told)
+    got = jax.jit(half)(member.params, *member.args, **member.told)
+    assert got.dtype == jnp.float32
+    # bfloat16 keeps 8 bits: each layer rounds by up to 2**-9, which add up over some 20 layers
+    assert jnp.linalg.norm(got - y) / jnp.linalg.norm(y) < 2e-2
+
+
+def test_blocks_computed_again_give_the_same_gradient():
+    plain, again = (
+        Member(dataclasses.replace(CONFIGS["ncsnpp"], remat=remat)) for remat in (False, True)
+    )
+    args = (plain.params, plain.args, plain.told)
+    expected, got = plain.value_and_grad(*args), again.value_and_grad(*args)
+    assert "optimization_barrier" in again.value_and_grad.lower(*args).as_text()
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        # where a gradient is zero but for rounding, the largest of all sets the scale
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(expected[0][1]).max())
+
+
+def test_edm2_starts_at_zero():
+    config = dataclasses.replace(CONFIGS["edm2"], channel_mult=(1,), attention_resolutions=())
+    assert EDM2UNet(config, rngs=nnx.Rngs(0)).out_gain == 0  # the factor of the whole output
+
+
+def test_unit_kernels_have_unit_size_whatever_they_had():
+    _, params = unet_flax.functional(drawn(abstract(CONFIGS["edm2"])))
+    kernels = 0
+    for path, leaf in jax.tree.leaves_with_path(unet_flax.unit_kernels(params)):
+        if "kernel" in jax.tree_util.keystr(path):
+            size = jnp.sqrt(jnp.square(leaf).mean(range(leaf.ndim - 1)))
+            # the guard against zero vectors takes 1e-4 from vectors of size about 0.1 and more
+            np.testing.assert_allclose(size, 1.0, atol=1e-2)
+            kernels += 1
+    assert kernels > 20
+
+
+def test_edm2_keeps_unit_variance():
+    config = dataclasses.replace(CONFIGS["edm2"], in_channels=8, channels=64, head_dim=16)
+    network, params = unet_flax.functional(drawn(abstract(config)))
+    params["out_gain"] = jnp.ones(())
+    y = jax.jit(network)(params, jax.random.normal(jax.random.key(0), (8, 8, 8, 8)), jnp.ones(8))
+    # silu's constant and the sums' independence hold for wide layers of normal features
+    np.testing.assert_allclose(y.std(), 1.0, atol=0.3)
