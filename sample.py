@@ -1,6 +1,7 @@
 """Draws images from a trained run: `python sample.py runs/digits --label all --num-images 100`.
 
-Writes grid.png, 00000.png ... and samples.npz (images uint8 (N, H, W, C), labels (N,)).
+A folder of diffusers (a DDPM pipeline's, or a UNet2DModel's) serves in place of a run. Writes
+grid.png, 00000.png ... and samples.npz (images uint8 (N, H, W, C), labels (N,)).
 """
 
 import argparse
@@ -8,7 +9,6 @@ import dataclasses
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,10 @@ from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
 import diffusion as dm
-from configs import Recipe, build, cli, schema
-from diffusion import checkpoint, images
-from diffusion.denoiser import Network
+from configs import build, cli, schema
+from configs.build import Trained
+from diffusion import images
+from unet_flax import UNetConfig
 
 SAMPLERS = {
     "euler": dm.Euler(),
@@ -33,22 +34,23 @@ SAMPLERS = {
 def main(argv: list[str]) -> None:
     with cli.one_line_errors():
         args = arguments(argv)
-        recipe = schema.from_json(checkpoint.read_config(args.run_dir))
-        recipe = dataclasses.replace(recipe, sampling=chosen_sampling(recipe.sampling, args))
-        labels = chosen_labels(recipe, args.label, args.num_images)
-        network, average, step = build.averaged_network(recipe, args.run_dir, args.step)
-        out = args.out or args.run_dir / "images"
+        trained = build.trained(args.folder, args.step)
+        trained = dataclasses.replace(trained, sampling=chosen_sampling(trained.sampling, args))
+        labels = chosen_labels(trained.model, args.label, args.num_images)
+        out = args.out or args.folder / "images"
         images.claim_folder(out)
-        pixels = draw(recipe, network, average, labels, seed=args.seed, chunk_size=args.batch_size)
+        pixels = draw(trained, labels, seed=args.seed, chunk_size=args.batch_size)
         images.save_samples(out, pixels, labels)
-    print(f"{len(pixels)} images of step {step}: {out / 'grid.png'}")
+    print(f"{len(pixels)} images of {trained.name}: {out / 'grid.png'}")
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "sample.py", description="Draws images from a trained run.", allow_abbrev=False
     )
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="what train.py wrote")
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="what train.py wrote, or diffusers"
+    )
     parser.add_argument("--num-images", type=int, default=64, metavar="N", help="(64)")
     parser.add_argument(
         "--label",
@@ -68,7 +70,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         metavar="N",
         help="images drawn at a time, for the memory's sake; changes no image (64)",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="(RUN_DIR/images)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="(FOLDER/images)")
     args = cli.parse(parser, argv)
     if not 0 <= args.seed < 2**32:
         raise ValueError(f"--seed {args.seed} is outside 0 .. 2**32 - 1.")
@@ -86,13 +88,15 @@ def chosen_sampling(recipes: schema.Sampling, args: argparse.Namespace) -> schem
     return dataclasses.replace(recipes, **{k: v for k, v in named.items() if v is not None})
 
 
-def chosen_labels(recipe: Recipe, label: str | None, num_images: int) -> Int[np.ndarray, "N"]:
+def chosen_labels(model: UNetConfig, label: str | None, num_images: int) -> Int[np.ndarray, "N"]:
     """The class of each image, -1 for none.
 
     Raises:
       ValueError: the network has no such class.
     """
-    num_classes = recipe.model.num_classes
+    num_classes = model.num_classes
+    if label == "none" and num_classes is not None and not model.label.has_null:
+        raise ValueError("--label none: this network knows no null class; every image needs one.")
     if label == "none" or (label is None and num_classes is None):
         return np.full(num_images, -1, np.int32)
     if num_classes is None:
@@ -107,23 +111,16 @@ def chosen_labels(recipe: Recipe, label: str | None, num_images: int) -> Int[np.
 
 
 def draw(
-    recipe: Recipe,
-    network: Network,
-    params: Any,
-    labels: Int[np.ndarray, "N"],
-    *,
-    seed: int,
-    chunk_size: int = 64,
+    trained: Trained, labels: Int[np.ndarray, "N"], *, seed: int, chunk_size: int = 64
 ) -> UInt8[np.ndarray, "N H W C"]:
     """Draws an image for each label, chunk by chunk.
 
     An image is a function of (seed, its index, its label): chunks change nothing but memory.
 
     Args:
-      params: the weights, usually the averaged ones.
       labels: class of each image, -1 for none.
     """
-    model, sampling = recipe.model, recipe.sampling
+    model, sampling = trained.model, trained.sampling
     shape = (model.image_size, model.image_size, model.in_channels)
     sigmas = sampling.grid(sampling.num_steps)
     chunk_size = min(chunk_size, len(labels))
@@ -133,7 +130,7 @@ def draw(
         index = np.minimum(np.arange(first, first + chunk_size), len(labels) - 1)
         noise_keys, sampler_keys = image_keys(jax.random.key(seed), index)
         unit_noise = jax.vmap(partial(jax.random.normal, shape=shape))(noise_keys)
-        denoise = build.denoiser(recipe, network, params, jnp.asarray(labels[index]))
+        denoise = build.denoiser(trained, jnp.asarray(labels[index]))
         x_0 = sampling.sampler(denoise, sigmas[0] * unit_noise, sigmas, sampler_keys)
         if not np.isfinite(x_0).all():
             raise FloatingPointError("samples are nan or inf; try less guidance or more steps.")

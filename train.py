@@ -113,8 +113,9 @@ def train(
 
 
 def draw_grid(recipe: Recipe, network: Network, state: dm.TrainState) -> np.ndarray:
-    labels = sample.chosen_labels(recipe, None, recipe.run.num_samples)
-    return images.grid(sample.draw(recipe, network, state.ema, labels, seed=0))
+    trained = build.of_recipe(recipe, network, state.ema, f"step {state.step}")
+    labels = sample.chosen_labels(recipe.model, None, recipe.run.num_samples)
+    return images.grid(sample.draw(trained, labels, seed=0))
 
 
 def report(bar: tqdm, step: int, num_steps: int, values: dict[str, float]) -> None:

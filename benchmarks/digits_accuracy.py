@@ -14,8 +14,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
 import sample
-from configs import build, schema
-from diffusion import Heun, checkpoint
+from configs import build
+from diffusion import Heun
 from diffusion.data import Digits
 
 
@@ -25,12 +25,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    recipe = schema.from_json(checkpoint.read_config(args.run_dir))
-    sampling = dataclasses.replace(recipe.sampling, sampler=Heun(), num_steps=18, guidance=1.0)
-    recipe = dataclasses.replace(recipe, sampling=sampling)
-    network, average, step = build.averaged_network(recipe, args.run_dir, None)
+    trained = build.trained(args.run_dir, None)
+    sampling = dataclasses.replace(trained.sampling, sampler=Heun(), num_steps=18, guidance=1.0)
+    trained = dataclasses.replace(trained, sampling=sampling)
     labels = np.repeat(np.arange(10, dtype=np.int32), 50)
-    pixels = sample.draw(recipe, network, average, labels, seed=args.seed, chunk_size=100)
+    pixels = sample.draw(trained, labels, seed=args.seed, chunk_size=100)
 
     real = Digits().load()
     classifier = KNeighborsClassifier(n_neighbors=3)
@@ -39,7 +38,7 @@ def main() -> None:
     classifier.fit(features, classes)
     right = classifier.predict(pixels.reshape(len(pixels), -1).astype(float)) == labels
     by_class = right.reshape(10, 50).sum(1)
-    print(f"step {step}: {right.mean():.1%} of 500 generated digits are given their own label")
+    print(f"{trained.name}: {right.mean():.1%} of 500 generated digits are given their own label")
     print(f"by class, of 50: {' '.join(map(str, by_class))}")
     print(f"(the same classifier on real digits that it has not seen: {held_out:.1%})")
 

@@ -1,5 +1,8 @@
-"""From a recipe to what it names: network, state, training step, denoiser."""
+"""From a recipe, or a folder, to what it names: network, state, training step, denoiser."""
 
+import json
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,11 @@ from flax import nnx
 
 import diffusion as dm
 import unet_flax
-from configs.schema import Recipe
+from configs import schema
+from configs.schema import Recipe, Sampling
 from diffusion import checkpoint, sharding
 from diffusion.data import ImageArrays
-from diffusion.denoiser import Denoise, Network
+from diffusion.denoiser import Denoise, Network, Preconditioning
 from diffusion.training import TrainStep
 
 
@@ -35,6 +39,20 @@ def check_fit(recipe: Recipe, dataset: ImageArrays) -> None:
         raise ValueError(
             f"model.out_channels={recipe.model.out_channels}, but the images have {channels} "
             "channels; use none."
+        )
+    model = recipe.model
+    for name in ("context_channels", "condition_channels", "self_conditioning"):
+        if getattr(model, name):
+            raise ValueError(
+                f"model.{name}={getattr(model, name)} is for projects of your own: train.py gives "
+                "the network nothing of that kind."
+            )
+    if model.dims != 2:
+        raise ValueError(f"model.dims={model.dims}, but images have 2.")
+    if recipe.label_dropout and model.num_classes and not model.label.has_null:
+        raise ValueError(
+            f"label_dropout={recipe.label_dropout} needs model.label.has_null=true, "
+            "or use a label_dropout of 0."
         )
     num_classes = None if dataset.labels is None else len(dataset.label_names)
     if recipe.model.num_classes != num_classes:
@@ -73,20 +91,131 @@ def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
     return step, jax.random.fold_in(jax.random.key(recipe.run.seed), 1)
 
 
-def averaged_network(recipe: Recipe, run_dir: Path, step: int | None) -> tuple[Network, Any, int]:
-    """The network, its averaged weights from a checkpoint, and the step they are of."""
+@dataclass(frozen=True)
+class Trained:
+    """What sampling must know: a network, its weights, and how they want to be used.
+
+    Attributes:
+      model: what the network takes.
+      preconditioning: the one that it was trained with.
+      sampling: how to draw from it where nothing else is said.
+      network: `network(params, x, c_noise, **cond)`.
+      params: its weights, usually averaged ones.
+      knows_null: whether it was trained on the null class, which guidance needs.
+      name: what they are, for people.
+    Raises:
+      ValueError: guidance without a null class.
+    """
+
+    model: unet_flax.UNetConfig
+    preconditioning: Preconditioning
+    sampling: Sampling
+    network: Network
+    params: Any
+    knows_null: bool
+    name: str
+
+    def __post_init__(self):
+        if self.sampling.guidance != 1 and not self.knows_null:
+            raise ValueError(
+                f"guidance={self.sampling.guidance} needs a network that was trained with classes "
+                "and with label_dropout above 0; use 1."
+            )
+
+
+def trained(folder: Path, step: int | None) -> Trained:
+    """Reads a run's averaged weights, of its latest checkpoint or of a step; or diffusers' folder.
+
+    Raises:
+      FileNotFoundError: it is neither, or has no such checkpoint.
+      ValueError: what is there is damaged, or cannot be expressed here.
+    """
+    if (folder / "model_index.json").is_file() or "_class_name" in checkpoint.read_config(folder):
+        if step is not None:
+            raise ValueError(f"--step {step}: {folder} is of diffusers and has no steps.")
+        return _of_diffusers(folder)
+    recipe = schema.from_json(checkpoint.read_config(folder))
     network, shapes = abstract_network(recipe)
     target = sharding.placed(dm.Mesh(data=1).make(), jax.eval_shape(recipe.ema.init, shapes))
-    average, step = checkpoint.restore_average(run_dir, target, step)
-    return network, average, step
+    average, step = checkpoint.restore_average(folder, target, step)
+    return of_recipe(recipe, network, average, f"step {step}")
 
 
-def denoiser(recipe: Recipe, network: Network, params: Any, label: jax.Array) -> Denoise:
-    """The denoiser with the recipe's guidance and clipping."""
-    cond = {} if recipe.model.num_classes is None else {"label": label}
-    denoise = dm.denoiser(network, params, recipe.preconditioning, **cond)
-    if recipe.sampling.guidance != 1:
+def of_recipe(recipe: Recipe, network: Network, params: Any, name: str) -> Trained:
+    """A recipe's network with these weights."""
+    return Trained(
+        model=recipe.model,
+        preconditioning=recipe.preconditioning,
+        sampling=recipe.sampling,
+        network=network,
+        params=params,
+        knows_null=recipe.model.num_classes is not None and recipe.label_dropout > 0,
+        name=name,
+    )
+
+
+SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "prediction_type": "epsilon",
+    "variance_type": "fixed_small",
+    "clip_sample": True,
+    "trained_betas": None,
+}
+"""What diffusers' DDPMScheduler takes where scheduler_config.json is silent."""
+
+
+def _of_diffusers(folder: Path) -> Trained:
+    path = folder / "scheduler" / "scheduler_config.json"
+    values = SCHEDULER | (json.loads(path.read_text()) if path.is_file() else {})
+    for name, allowed in {
+        "beta_schedule": ("linear",),
+        "prediction_type": ("epsilon",),
+        "variance_type": ("fixed_small", "fixed_large"),
+        "trained_betas": (None,),
+    }.items():
+        if values[name] not in allowed:
+            raise ValueError(
+                f"{path}: {name}={values[name]!r} cannot be sampled from here; "
+                f"{' or '.join(map(repr, allowed))} can."
+            )
+    unet = unet_flax.load_diffusers(folder)
+    if isinstance(unet.config.noise_features, unet_flax.Fourier):
+        raise ValueError(
+            f"{folder}: time_embedding_type='fourier' (a VE network) cannot be sampled from here; "
+            "'positional' can. unet_flax.load_diffusers reads it."
+        )
+    chain = dm.VPLinear(values["num_train_timesteps"], values["beta_start"], values["beta_end"])
+    sampling = Sampling(
+        sampler=dm.Ancestral(interpolation=float(values["variance_type"] == "fixed_large")),
+        grid=dm.VPTimesteps(chain),
+        num_steps=chain.num_timesteps,
+        clip_x_0=values["clip_sample"],
+    )
+    network, params = unet_flax.functional(unet)
+    return Trained(
+        model=unet.config,
+        preconditioning=dm.Eps(chain),
+        sampling=sampling,
+        network=network,
+        params=params,
+        knows_null=False,
+        name="diffusers' weights",
+    )
+
+
+def denoiser(trained: Trained, label: jax.Array) -> Denoise:
+    """The denoiser with its guidance and clipping.
+
+    Args:
+      label: class of each image, -1 for none; ignored by a network without classes.
+    """
+    cond = {} if trained.model.num_classes is None else {"label": label}
+    make = partial(dm.denoiser, trained.network, trained.params, trained.preconditioning)
+    denoise = make(**cond)
+    if trained.sampling.guidance != 1:
         null = {name: jnp.full_like(value, -1) for name, value in cond.items()}
-        unconditional = dm.denoiser(network, params, recipe.preconditioning, **null)
-        denoise = dm.classifier_free(denoise, unconditional, recipe.sampling.guidance)
-    return dm.clip(denoise) if recipe.sampling.clip_x_0 else denoise
+        denoise = dm.classifier_free(denoise, make(**null), trained.sampling.guidance)
+    return dm.clip(denoise) if trained.sampling.clip_x_0 else denoise

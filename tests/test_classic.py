@@ -112,7 +112,9 @@ def test_training_moves_the_running_statistics_and_evaluation_does_not(trained):
     before = jax.tree.map(jnp.copy, nnx.state(trained, nnx.BatchStat))
     assert not all((leaf == 0).all() for leaf in jax.tree.leaves(before))
     trained(image)
-    for a, b in zip(*map(jax.tree.leaves, (before, nnx.state(trained, nnx.BatchStat))), strict=True):
+    for a, b in zip(
+        *map(jax.tree.leaves, (before, nnx.state(trained, nnx.BatchStat))), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
     # at evaluation an image does not depend on the others of its batch
     np.testing.assert_allclose(trained(image[:1]), trained(image)[:1], atol=1e-4)

@@ -1,5 +1,6 @@
 """The commands as a user types them: results, resuming, and mistakes."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -144,12 +145,12 @@ def test_every_sampler_can_be_named(run_dir, tmp_path, name):
 
 
 def test_sampling_uses_the_averaged_weights(run_dir, drawn, tmp_path):
-    recipe = schema.from_json(checkpoint.read_config(run_dir))
-    state = final_state(run_dir)
-    network, _ = build.abstract_network(recipe)
+    state, trained = final_state(run_dir), build.trained(run_dir, None)
     labels = np.arange(10).repeat(2).astype(np.int32)
-    from_average = sample.draw(recipe, network, state.ema, labels, seed=0)
-    from_last = sample.draw(recipe, network, state.params, labels, seed=0)
+    from_average, from_last = (
+        sample.draw(dataclasses.replace(trained, params=params), labels, seed=0)
+        for params in (state.ema, state.params)
+    )
     np.testing.assert_array_equal(from_average, drawn[0])
     assert (from_last != drawn[0]).any()
 

@@ -13,6 +13,7 @@ import safetensors.flax
 from conftest import TINY, drawn
 from flax import nnx
 
+import sample
 import unet_flax
 from unet_flax import Fourier, Middle, OneHot, Pool, Residual, Resize, Sinusoidal, UNet, UNetConfig
 from unet_flax.diffusers_config import DEFAULTS, from_diffusers, to_diffusers
@@ -290,3 +291,30 @@ def test_a_network_of_ours_survives_diffusers_format(tmp_path):
     np.testing.assert_allclose(
         unet_flax.load_diffusers(tmp_path)(x, c_noise), unet(x, c_noise), atol=1e-6
     )
+
+
+def test_a_pipeline_is_sampled_in_place_of_a_run(tmp_path):
+    options = ["--num-images", "3", "--num-steps", "4", "--sampler", "ddim", "--out"]
+    sample.main([str(FOLDERS / "pipeline"), *options, str(tmp_path / "a")])
+    sample.main([str(FOLDERS / "ddpm"), *options, str(tmp_path / "b")])
+    with np.load(tmp_path / "a" / "samples.npz") as a, np.load(tmp_path / "b" / "samples.npz") as b:
+        assert a["images"].shape == (3, 16, 16, 2)
+        np.testing.assert_array_equal(a["images"], b["images"])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("ddpm", ["--step", "5"], "has no steps"),
+        ("ddpm", ["--label", "1"], "without classes"),
+        ("ddpm", ["--guidance", "2"], "guidance=2.0 needs"),
+        ("classes", ["--label", "none"], "no null class"),
+        ("classes", ["--label", "5"], "class from 0 to 4"),
+        ("fourier", [], "time_embedding_type='fourier'"),
+    ],
+)
+def test_a_mistake_in_sampling_a_folder_of_diffusers_is_one_line(name, options, says, capsys):
+    with pytest.raises(SystemExit) as exit:
+        sample.main([str(FOLDERS / name), *options])
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error.count("\n") == 1 and says in error
