@@ -10,19 +10,13 @@ from conftest import TINY
 from flax import linen, nnx
 
 import unet_flax
-from unet_flax import UNet, UNetConfig, presets
+from unet_flax import Table, UNet, UNetConfig
 
 
 @pytest.fixture(scope="module")
 def inputs():
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 2))
     return x, jnp.array([0.0, 3.0, 500.0, 999.0]), jnp.array([0, 1, 2, -1])
-
-
-def test_ddpm_cifar10_has_the_papers_parameter_count():
-    unet = nnx.eval_shape(lambda: UNet(presets.ddpm_cifar10(), rngs=nnx.Rngs(0)))
-    _, params = unet_flax.functional(unet)
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 35_746_307
 
 
 def test_output_is_zero_at_initialisation(fresh_unet, inputs):
@@ -122,19 +116,79 @@ def test_bfloat16_agrees_with_float32(unet, network_and_params, inputs):
 
 
 def test_compiles_once_for_a_shape(network_and_params, inputs):
+    network, params = network_and_params
+    x, c_noise, label = inputs
+    network(params, x, c_noise, label=label)
+    before = network._cache_size()
+    network(jax.tree.map(jnp.zeros_like, params), x + 1, c_noise + 1, label=label * 0)
+    assert network._cache_size() == before
+
+
+def test_it_can_be_exported_for_any_batch_size(network_and_params):
+    network, params = network_and_params
+    B = jax.export.symbolic_shape("B")[0]
+    shape = jax.ShapeDtypeStruct
+    exported = jax.export.export(network)(
+        jax.tree.map(lambda leaf: shape(leaf.shape, leaf.dtype), params),
+        shape((B, 8, 8, 2), jnp.float32),
+        shape((B,), jnp.float32),
+        label=shape((B,), jnp.int32),
+    )
+    read = jax.export.deserialize(exported.serialize())
+    for size in (1, 3):
+        x = jax.random.normal(jax.random.key(size), (size, 8, 8, 2))
+        c_noise, label = jnp.ones(size), jnp.arange(size)
+        np.testing.assert_allclose(
+            read.call(params, x, c_noise, label=label),
+            network(params, x, c_noise, label=label),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize("graph_mode", [True, False])
+def test_both_graph_modes_of_flax_give_the_same(network_and_params, inputs, graph_mode):
     _, params = network_and_params
     x, c_noise, label = inputs
-    network, _ = unet_flax.functional(nnx.eval_shape(lambda: UNet(TINY, rngs=nnx.Rngs(0))))
-    traced = []
+    expected = network_and_params[0](params, x, c_noise, label=label)
+    with nnx.set_graph_mode(graph_mode):
+        network, shapes = unet_flax.functional(nnx.eval_shape(lambda: UNet(TINY, rngs=nnx.Rngs(0))))
+        assert jax.tree.structure(shapes) == jax.tree.structure(params)
+        got = jax.jit(network)(params, x, c_noise, label=label)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
-    @jax.jit
-    def counted(*args):
-        traced.append(1)
-        return network(*args)
 
-    jitted = counted.lower(params, x, c_noise)
-    counted.lower(params, x + 1, c_noise + 1)
-    assert jitted is not None and len(traced) == 1
+@pytest.mark.parametrize("label", [-2, 3])
+def test_a_label_out_of_range_is_refused_where_it_can_be_seen(unet, label):
+    with pytest.raises(ValueError, match=rf"label {label} is outside -1 .. 2"):
+        unet(jnp.zeros((1, 8, 8, 2)), jnp.zeros(1), label=jnp.array([label]))
+
+
+def abstract(**changes):
+    config = dataclasses.replace(TINY, **changes)
+    return nnx.eval_shape(lambda: UNet(config, rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize(
+    ("config", "told", "says"),
+    [
+        ({}, {"context": (1, 2, 3)}, "context is given to a network that knows none"),
+        ({}, {"condition": (1, 8, 8, 1)}, "set condition_channels"),
+        ({}, {"x_0_hat": (1, 8, 8, 2)}, "set self_conditioning"),
+        ({}, {"augment_label": (1, 9)}, "set augment_channels"),
+        ({"context_channels": 4}, {}, "context is missing"),
+        ({"context_channels": 4}, {"context": (1, 2, 3)}, "context of width 3"),
+        ({"condition_channels": 1}, {}, "condition is missing"),
+        ({"condition_channels": 1}, {"condition": (1, 8, 8, 2)}, r"takes \(8, 8, 1\)"),
+        ({"augment_channels": 9}, {"augment_label": (1, 8)}, r"takes \(9,\)"),
+        ({"label": Table(has_null=False)}, {}, "no null class"),
+        ({"dims": 1}, {}, r"takes \(8, 2\)"),
+    ],
+)
+def test_what_does_not_fit_the_configuration_is_refused(config, told, says):
+    arrays = {name: jnp.zeros(shape) for name, shape in told.items()}
+    with pytest.raises(ValueError, match=says):
+        abstract(**config)(jnp.zeros((1, 8, 8, 2)), jnp.zeros(1), **arrays)
 
 
 def test_works_inside_a_linen_module(unet, network_and_params, inputs):
@@ -172,6 +226,14 @@ def _others(variables):
         ("num_heads", 3, "attention heads"),
         ("head_dim", 5, "attention heads"),
         ("dropout", 1.0, "outside"),
+        ("num_res_blocks", (2, 2), "one for each of the 3 levels"),
+        ("num_res_blocks", 0, "1 or more"),
+        ("param_dtype", "float16", "neither"),
+        ("decoder_attention", "first", "neither"),
+        ("dims", 4, "none of 1, 2, 3"),
+        ("input_pyramid", (1.0, 2.0, 1.0), "even number"),
+        ("condition_channels", -1, "below 0"),
+        ("emb_channels", 0, "below 1"),
         ("num_classes", 0, "below 1"),
         ("dtype", "float16", "neither"),
     ],

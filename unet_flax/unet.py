@@ -512,7 +512,7 @@ def functional(module: nnx.Module) -> tuple[Network, Params]:
 
     `network(params, *args, **kwargs)` equals `module(*args, **kwargs)` for the module's own
     parameters. Plain dicts cost `jax.jit` nothing per call, where an NNX module costs
-    milliseconds of Python.
+    milliseconds of Python. All keys are strings, as jax.export and file formats want them.
 
     Returns:
       (network, params); params share the module's arrays.
@@ -520,6 +520,16 @@ def functional(module: nnx.Module) -> tuple[Network, Params]:
     graph, state = nnx.split(module)
 
     def network(params: Params, *args, **kwargs) -> Array:
-        return nnx.merge(graph, params)(*args, **kwargs)
+        return nnx.merge(graph, _keyed(params, _list_index))(*args, **kwargs)
 
-    return network, nnx.to_pure_dict(state)
+    return network, _keyed(nnx.to_pure_dict(state), str)
+
+
+def _keyed(node: Any, rename: Callable[[Any], Any]) -> Any:
+    if not isinstance(node, dict):
+        return node
+    return {rename(key): _keyed(child, rename) for key, child in node.items()}
+
+
+def _list_index(key: str) -> str | int:
+    return int(key) if key.isdecimal() else key
