@@ -25,9 +25,18 @@ from unet_flax import UNetConfig
 SAMPLERS = {
     "euler": dm.Euler(),
     "ddim": dm.Euler(),
+    "euler-ancestral": dm.Euler(eta=1.0),
     "heun": dm.Heun(),
     "ancestral": dm.Ancestral(),
     "ddpm": dm.Ancestral(),
+    "dpm-2s": dm.DPMSolver2S(),
+    "dpm-2m": dm.DPMSolver(2),
+    "dpm-3m": dm.DPMSolver(3),
+    "dpm-sde": dm.DPMSolverSDE(),
+    "unipc": dm.UniPC(2),
+    "unipc3": dm.UniPC(3),
+    "lms": dm.AdamsBashforth(4),
+    "rk45": dm.RK45(),
 }
 
 
@@ -83,8 +92,11 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 def chosen_sampling(recipes: schema.Sampling, args: argparse.Namespace) -> schema.Sampling:
     """The recipe's sampling, with what the command names put in its place."""
     named = {"num_steps": args.num_steps, "guidance": args.guidance}
-    if args.sampler is not None and not isinstance(recipes.sampler, type(SAMPLERS[args.sampler])):
-        named["sampler"] = SAMPLERS[args.sampler]
+    plain = {"euler", "ddim", "heun", "ancestral", "ddpm"}  # the recipe may have tuned its own kind
+    if args.sampler is not None:
+        sampler = SAMPLERS[args.sampler]
+        if args.sampler not in plain or not isinstance(recipes.sampler, type(sampler)):
+            named["sampler"] = sampler
     return dataclasses.replace(recipes, **{k: v for k, v in named.items() if v is not None})
 
 

@@ -9,15 +9,22 @@ from diffusion.denoiser import EDM, Denoise, Denoiser, Eps, denoiser
 from diffusion.ema import EMA
 from diffusion.guidance import classifier_free, clip
 from diffusion.loss import Simple, loss
+from diffusion.multistep import AdamsBashforth, DPMSolver, DPMSolverSDE, UniPC
 from diffusion.noise import Karras, LogNormal, VPLinear, VPTimesteps
-from diffusion.samplers import Ancestral, Euler, Heun
+from diffusion.samplers import RK45, Ancestral, DPMSolver2S, Euler, Heun
 from diffusion.sharding import Mesh
+from diffusion.solve import trajectory
 from diffusion.training import TrainState, make_train_step
 
 __all__ = [
     "EDM",
     "EMA",
+    "RK45",
+    "AdamsBashforth",
     "Ancestral",
+    "DPMSolver",
+    "DPMSolver2S",
+    "DPMSolverSDE",
     "Denoise",
     "Denoiser",
     "Eps",
@@ -29,6 +36,7 @@ __all__ = [
     "Mesh",
     "Simple",
     "TrainState",
+    "UniPC",
     "Unchanged",
     "VPLinear",
     "VPTimesteps",
@@ -37,4 +45,5 @@ __all__ = [
     "denoiser",
     "loss",
     "make_train_step",
+    "trajectory",
 ]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from diffusion.noise import VPLinear
 
@@ -93,7 +93,7 @@ class Eps:
         )
 
 
-def per_image(v: Float[Array, "B"], x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+def per_image(v: Shaped[Array, "B"], x: Float[Array, "B ..."]) -> Shaped[Array, "B ..."]:
     """Gives one value an image the rank of the images, so that they multiply."""
     return v.reshape(v.shape + (1,) * (x.ndim - 1))
 

@@ -1,75 +1,77 @@
 """From noise to images: every sampler is `sampler(denoise, x_T, sigmas, key) -> x_0`.
 
-Each is one jitted scan over the grid. A denoise that is a pytree (`Denoiser`, guidance around it)
-passes its arrays as arguments, so new weights, labels, seeds or sampler settings compile nothing
-anew; any other function is compiled for itself.
-
 `key` is one key for the batch or, as a (B,) array, one for each image. With one for each image the
-result of an image does not depend on the others, so a batch may be cut anywhere.
+result of an image does not depend on the others, so a batch may be cut anywhere. `trajectory` gives
+the way instead of its end. Samplers that remember earlier estimates are in `multistep`.
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int
 
-from diffusion.denoiser import Denoise
-
-Keys = Key[Array, ""] | Key[Array, "B"]
-
-
-def _argument(denoise: Denoise) -> Any:
-    """A pytree as it is; a plain function as a leafless pytree that is equal only to itself."""
-    return jax.tree_util.Partial(denoise) if jax.tree_util.all_leaves([denoise]) else denoise
-
-
-def _unit_noise(key: Keys, step: Array | int, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-    if key.ndim == 0:
-        return jax.random.normal(jax.random.fold_in(key, step), x.shape, x.dtype)
-    return jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, step), x.shape[1:], x.dtype))(
-        key
-    )
-
-
-def _scan(step: Callable, x_T: Array, sigmas: Float[Array, "S"]) -> Array:
-    """Folds step(x, index, sigma, sigma_next) over the grid."""
-    grid = (jnp.arange(len(sigmas) - 1), sigmas[:-1], sigmas[1:])
-    x_0, _ = jax.lax.scan(lambda x, now: (step(x, *now), None), x_T, grid)
-    return x_0
+from diffusion.denoiser import Denoise, per_image
+from diffusion.multistep import MultiStep
+from diffusion.solve import Keys, Method, Now, as_argument, check_grid, solve
 
 
 @dataclass(frozen=True)
 class Euler:
-    """First-order sampler of the probability-flow ODE; deterministic. On a VP grid it is DDIM.
+    """First-order sampler of the probability-flow ODE. On a VP grid it is DDIM.
 
-    x_next = x + (sigma_next - sigma) * (x - D(x; sigma)) / sigma
+    x_next = D + sqrt(sigma_next^2 - s^2) (x - D) / sigma + s z,  D = D(x; sigma)
+    s = eta sigma_next sqrt(1 - (sigma_next / sigma)^2)
 
     The step to sigma = 0 returns D itself, so no noise is left.
 
+    Attributes:
+      eta: how much of the noise is drawn anew, in [0, 1]; 0 is deterministic, 1 is DDPM with its
+        small variance, and k-diffusion's "Euler ancestral".
     Source: Karras et al. 2022, arXiv:2206.00364, equation 4; Song, Meng & Ermon 2020,
-      arXiv:2010.02502, equation 12 with eta = 0. nfe = num_steps.
+      arXiv:2010.02502, equations 12 and 16. nfe = num_steps.
     """
 
+    eta: float = 0.0
     order = 1
+
+    def __post_init__(self):
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta={self.eta} is outside [0, 1].")
 
     def nfe(self, num_steps: int) -> int:
         return num_steps
 
+    @property
+    def method(self) -> Method:
+        return _EULER_ETA if self.eta > 0 else _EULER
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        return (self.eta,)
+
     def __call__(
         self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
     ) -> Float[Array, "B ..."]:
-        return _euler(_argument(denoise), x_T, sigmas)
+        return solve(self, denoise, x_T, sigmas, key)
 
 
-@jax.jit
-def _euler(denoise: Denoise, x_T: Array, sigmas: Array) -> Array:
-    def step(x, index, sigma, sigma_next):
-        return x + (sigma_next - sigma) * (x - denoise(x, sigma)) / sigma
+def _euler(denoise, x, memory, now: Now, settings):
+    q = now.sigma_next / now.sigma
+    return q * x + (1 - q) * denoise(x, now.sigma), memory
 
-    return _scan(step, x_T, sigmas)
+
+def _euler_eta(denoise, x, memory, now: Now, settings):
+    (eta,) = settings
+    q = now.sigma_next / now.sigma
+    drawn = eta * jnp.sqrt(1 - q**2)  # the share of sigma_next that is new noise
+    kept = q * jnp.sqrt(1 - drawn**2)
+    D = denoise(x, now.sigma)
+    return kept * x + (1 - kept) * D + now.sigma_next * drawn * now.noise(x), memory
+
+
+_EULER, _EULER_ETA = Method(_euler), Method(_euler_eta)
 
 
 @dataclass(frozen=True)
@@ -99,27 +101,34 @@ class Ancestral:
     def nfe(self, num_steps: int) -> int:
         return num_steps
 
+    @property
+    def method(self) -> Method:
+        return _ANCESTRAL
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        return (self.interpolation,)
+
     def __call__(
         self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
     ) -> Float[Array, "B ..."]:
-        return _ancestral(_argument(denoise), x_T, sigmas, key, self.interpolation)
+        return solve(self, denoise, x_T, sigmas, key)
 
 
-@jax.jit
-def _ancestral(
-    denoise: Denoise, x_T: Array, sigmas: Array, key: Keys, interpolation: Array
-) -> Array:
-    def step(x, index, sigma, sigma_next):
-        ratio = jnp.square(sigma_next / sigma)
-        mean = ratio * x + (1 - ratio) * denoise(x, sigma)
-        beta = (sigma**2 - sigma_next**2) / (1 + sigma**2)
-        large = (1 + sigma_next**2) * beta
-        small_over_large = jnp.square(sigma_next / sigma) * (1 + sigma**2) / (1 + sigma_next**2)
-        variance = large * small_over_large ** (1 - interpolation)
-        variance = jnp.where(sigma_next > 0, variance, 0.0)  # no noise on the finished image
-        return mean + jnp.sqrt(variance) * _unit_noise(key, index, x)
+def _ancestral(denoise, x, memory, now: Now, settings):
+    (interpolation,) = settings
+    sigma, sigma_next = now.sigma, now.sigma_next
+    ratio = jnp.square(sigma_next / sigma)
+    mean = ratio * x + (1 - ratio) * denoise(x, sigma)
+    beta = (sigma**2 - sigma_next**2) / (1 + sigma**2)
+    large = (1 + sigma_next**2) * beta
+    small_over_large = ratio * (1 + sigma**2) / (1 + sigma_next**2)
+    variance = large * small_over_large ** (1 - interpolation)
+    variance = jnp.where(sigma_next > 0, variance, 0.0)  # no noise on the finished image
+    return mean + jnp.sqrt(variance) * now.noise(x), memory
 
-    return _scan(step, x_T, sigmas)
+
+_ANCESTRAL = Method(_ancestral)
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,7 @@ class Heun:
     order = 2
 
     def __post_init__(self):
-        if self.churn < 0 or self.churn_noise < 0:
+        if not (0 <= self.churn < math.inf and 0 <= self.churn_noise < math.inf):
             raise ValueError(
                 f"churn={self.churn} and churn_noise={self.churn_noise} must be 0 or more."
             )
@@ -155,37 +164,166 @@ class Heun:
     def nfe(self, num_steps: int) -> int:
         return 2 * num_steps - 1
 
+    @property
+    def method(self) -> Method:
+        return _HEUN
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        return (self.churn, self.churn_min, self.churn_max, self.churn_noise)
+
     def __call__(
         self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
     ) -> Float[Array, "B ..."]:
-        churn = (self.churn, self.churn_min, self.churn_max, self.churn_noise)
-        return _heun(_argument(denoise), x_T, sigmas, key, churn)
+        return solve(self, denoise, x_T, sigmas, key)
+
+
+def _heun(denoise, x, memory, now: Now, settings):
+    churn, lowest, highest, noise_std = settings
+    sigma, sigma_next = now.sigma, now.sigma_next
+    within = (lowest <= sigma) & (sigma <= highest)
+    gamma = jnp.where(within, jnp.minimum(churn / now.num_steps, jnp.sqrt(2.0) - 1), 0.0)
+    # sigma_hat^2 - sigma^2 in factors: rounding cannot make it negative
+    x = x + noise_std * sigma * jnp.sqrt(gamma * (2 + gamma)) * now.noise(x)
+    sigma = sigma * (1 + gamma)
+
+    D = denoise(x, sigma)
+    q = sigma_next / sigma
+    x_euler = q * x + (1 - q) * D
+
+    def corrected() -> Array:
+        slope, slope_next = (x - D) / sigma, (x_euler - denoise(x_euler, sigma_next)) / sigma_next
+        return x + (sigma_next - sigma) * (slope + slope_next) / 2
+
+    return jax.lax.cond(sigma_next > 0, corrected, lambda: x_euler), memory
+
+
+_HEUN = Method(_heun)
+
+
+@dataclass(frozen=True)
+class DPMSolver2S:
+    """DPM-Solver++ 2S: second order by one more estimate in the middle of the step, in ln(sigma).
+
+    Source: Lu et al. 2022, arXiv:2211.01095, Algorithm 1 with r = 1/2. nfe = 2 * num_steps - 1.
+    """
+
+    order = 2
+    settings = ()
+
+    def nfe(self, num_steps: int) -> int:
+        return 2 * num_steps - 1
+
+    @property
+    def method(self) -> Method:
+        return _DPM_2S
+
+    def __call__(
+        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
+    ) -> Float[Array, "B ..."]:
+        return solve(self, denoise, x_T, sigmas, key)
+
+
+def _dpm_2s(denoise, x, memory, now: Now, settings):
+    D = denoise(x, now.sigma)
+    q = now.sigma_next / now.sigma
+
+    def by_the_middle() -> Array:
+        middle = jnp.sqrt(q)
+        D_middle = denoise(middle * x + (1 - middle) * D, middle * now.sigma)
+        return q * x + (1 - q) * D_middle
+
+    return jax.lax.cond(now.sigma_next > 0, by_the_middle, lambda: D), memory
+
+
+_DPM_2S = Method(_dpm_2s)
+
+
+@dataclass(frozen=True)
+class RK45:
+    """Adaptive Runge-Kutta of order 5 on the probability-flow ODE in ln(sigma); deterministic.
+
+    Goes from the first sigma of the grid to its last above 0 in steps of its own choosing, for each
+    image apart, and from there, where the grid ends in 0, returns D.
+
+    Attributes:
+      tolerance: of the error of a step, relative and absolute to each value; > 0.
+    Source: Dormand & Prince 1980; step size as Hairer, Norsett & Wanner 1993, section II.4. nfe is
+      what it comes to, see `count`.
+    """
+
+    tolerance: float = 1e-4
+    order = 5
+
+    def __post_init__(self):
+        if not 0 < self.tolerance < 1:
+            raise ValueError(f"tolerance={self.tolerance} is outside (0, 1).")
+
+    def nfe(self, num_steps: int) -> None:
+        return None
+
+    def __call__(
+        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
+    ) -> Float[Array, "B ..."]:
+        return self.count(denoise, x_T, sigmas)[0]
+
+    def count(
+        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"]
+    ) -> tuple[Float[Array, "B ..."], Int[Array, ""]]:
+        """Returns (x_0, nfe)."""
+        check_grid(sigmas)
+        sigmas = jnp.asarray(sigmas)
+        ends_at_0 = sigmas[-1] == 0
+        last = jnp.where(ends_at_0, sigmas[-2], sigmas[-1])
+        return _rk45(as_argument(denoise), x_T, sigmas[0], last, ends_at_0, self.tolerance)
+
+
+# Dormand & Prince's table: nodes, weights of the stages, and the difference of the two solutions
+_NODES = (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1)
+_STAGES = (
+    (),
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+_ERROR = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
 
 @jax.jit
-def _heun(
-    denoise: Denoise, x_T: Array, sigmas: Array, key: Keys, churn: tuple[Array, ...]
-) -> Array:
-    num_steps = len(sigmas) - 1
-    amount, lowest, highest, noise_std = churn
+def _rk45(denoise, x_T, first, last, ends_at_0, tolerance):
+    end = jnp.log(first / last)  # s = ln(first / sigma) runs from 0 to end, for each image
+    axes = tuple(range(1, x_T.ndim))
 
-    def churned(x, index, sigma):
-        within = (lowest <= sigma) & (sigma <= highest)
-        gamma = jnp.where(within, jnp.minimum(amount / num_steps, jnp.sqrt(2.0) - 1), 0.0)
-        # sigma_hat^2 - sigma^2 in factors: rounding cannot make it negative
-        added = noise_std * sigma * jnp.sqrt(gamma * (2 + gamma))
-        return x + added * _unit_noise(key, index, x), sigma * (1 + gamma)
+    def slope(s, x):
+        return denoise(x, first * jnp.exp(-s)) - x
 
-    def step(x, index, sigma, sigma_next):
-        x, sigma = churned(x, index, sigma)
-        slope = (x - denoise(x, sigma)) / sigma
-        x_euler = x + (sigma_next - sigma) * slope
-        slope_next = (x_euler - denoise(x_euler, sigma_next)) / sigma_next
-        return x + (sigma_next - sigma) * (slope + slope_next) / 2
+    def step(carry):
+        s, x, size, k_1, nfe = carry
+        size = jnp.minimum(size, end - s)  # 0 for images that have arrived
+        ks = [k_1]
+        x_new = x
+        for node, weights in zip(_NODES[1:], _STAGES[1:], strict=True):
+            x_new = x + per_image(size, x) * sum(w * k for w, k in zip(weights, ks, strict=True))
+            ks.append(slope(s + node * size, x_new))
+        error = per_image(size, x) * sum(w * k for w, k in zip(_ERROR, ks, strict=True))
+        scale = tolerance * (1 + jnp.maximum(jnp.abs(x), jnp.abs(x_new)))
+        ratio = jnp.sqrt(jnp.mean(jnp.square(error / scale), axes))
+        accepted = ratio <= 1
+        factor = jnp.clip(0.9 * jnp.maximum(ratio, 1e-10) ** -0.2, 0.2, 5.0)
+        take = per_image(accepted, x)
+        x, k_1 = jnp.where(take, x_new, x), jnp.where(take, ks[-1], k_1)
+        return jnp.where(accepted, s + size, s), x, size * factor, k_1, nfe + 6
 
-    x = _scan(step, x_T, sigmas[:-1])
-    x, sigma = churned(x, num_steps - 1, sigmas[-2])
-    return denoise(x, sigma)  # the Euler step to sigma = 0
+    s = jnp.zeros(x_T.shape[:1], x_T.dtype)
+    start = (s, x_T, jnp.full_like(s, 0.05 * end), slope(s, x_T), jnp.int32(1))
+    # what is left of the way when rounding hides it
+    _, x, _, _, nfe = jax.lax.while_loop(lambda c: (c[0] < end * (1 - 1e-6)).any(), step, start)
+    x = jax.lax.cond(ends_at_0, lambda: denoise(x, last), lambda: x)
+    return x, nfe + ends_at_0
 
 
-Sampler = Euler | Ancestral | Heun
+OneStep = Euler | Ancestral | Heun | DPMSolver2S | RK45
+Sampler = OneStep | MultiStep

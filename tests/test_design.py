@@ -36,7 +36,7 @@ def test_the_network_needs_jax_and_flax_alone(path):
 )
 def test_the_methods_core_needs_jax_and_optax_alone(path):
     allowed = {"jax", "optax", "jaxtyping", "numpy", "diffusion"}
-    standard = {"collections", "dataclasses", "functools", "typing"}
+    standard = {"collections", "dataclasses", "functools", "math", "typing"}
     assert packages(path) <= allowed | standard
     rim = {f"diffusion.{Path(name).stem}" for name in RIM} | {"diffusion.data"}
     assert not rim & set(imported(path))
