@@ -227,7 +227,9 @@ def _unipc(order: int) -> Method:
         # predict the next
         h, *gaps = _last_steps(now, order - 1)
         q = now.sigma_next / now.sigma
-        now_order = _order_now(now, order)
+        # towards sigma = 0 the order falls step by step
+        left = jnp.where(now.sigmas[now.num_steps] > 0, order, now.num_steps - now.step)
+        now_order = jnp.minimum(_order_now(now, order), left)
         x_next = x
         for k in range(1, order + 1):
             nodes = _nodes(h, gaps[: k - 1])
