@@ -7,7 +7,14 @@ this package needs no more than jax, numpy and optax.
 from diffusion.augment import Flip, Unchanged
 from diffusion.denoiser import EDM, Denoise, Denoiser, Eps, denoiser
 from diffusion.ema import EMA
-from diffusion.guidance import classifier_free, clip
+from diffusion.guidance import (
+    autoguidance,
+    classifier_free,
+    classifier_guided,
+    clip,
+    clip_dynamically,
+    in_interval,
+)
 from diffusion.loss import Simple, loss
 from diffusion.multistep import AdamsBashforth, DPMSolver, DPMSolverSDE, UniPC
 from diffusion.noise import Karras, LogNormal, VPLinear, VPTimesteps
@@ -40,9 +47,13 @@ __all__ = [
     "Unchanged",
     "VPLinear",
     "VPTimesteps",
+    "autoguidance",
     "classifier_free",
+    "classifier_guided",
     "clip",
+    "clip_dynamically",
     "denoiser",
+    "in_interval",
     "loss",
     "make_train_step",
     "trajectory",

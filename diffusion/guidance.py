@@ -1,55 +1,212 @@
-"""Functions from denoise to denoise: what makes samples follow a condition, or stay in range."""
+"""Functions from denoise to denoise: what makes samples follow a condition, or stay in range.
 
+Each gives a pytree, so that new scales, weights and labels compile nothing anew.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.denoiser import Denoise
+from diffusion.denoiser import Denoise, Denoiser, per_image
+
+Sigma = Float[Array, ""] | Float[Array, "B"]
+pytree = partial(jax.tree_util.register_dataclass, meta_fields=[])
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["cond", "uncond", "scale"], meta_fields=[])
+@partial(pytree, data_fields=["both", "scale", "rescale"])
 @dataclass(frozen=True)
-class ClassifierFree:
-    """See `classifier_free`."""
+class Guided:
+    """See `classifier_free` and `autoguidance`."""
 
-    cond: Denoise
-    uncond: Denoise
-    scale: float | Float[Array, ""]
+    both: Any  # gives the pair (D of the good denoiser, D of the one to move away from)
+    scale: Any
+    rescale: Any
 
-    def __call__(self, x_t: Float[Array, "B ..."], sigma: Array) -> Float[Array, "B ..."]:
-        without = self.uncond(x_t, sigma)
-        return without + self.scale * (self.cond(x_t, sigma) - without)
+    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
+        good, bad = self.both(x_t, sigma)
+        guided = bad + self.scale * (good - bad)
+        axes = tuple(range(1, x_t.ndim))
+        ratio = good.std(axes) / (guided.std(axes) + 1e-8)  # a constant image stays as it is
+        return guided * per_image(1 + self.rescale * (ratio - 1), guided)
 
 
-def classifier_free(cond: Denoise, uncond: Denoise, scale: float) -> Denoise:
+@partial(pytree, data_fields=["good", "bad"])
+@dataclass(frozen=True)
+class Apart:
+    """Two denoisers, called one after the other."""
+
+    good: Denoise
+    bad: Denoise
+
+    def __call__(self, x_t: Array, sigma: Sigma) -> tuple[Array, Array]:
+        return self.good(x_t, sigma), self.bad(x_t, sigma)
+
+
+@partial(pytree, data_fields=["good", "bad_cond"])
+@dataclass(frozen=True)
+class Together:
+    """One network under two conditions, called once on a batch of twice the size."""
+
+    good: Denoiser
+    bad_cond: dict[str, Any]
+
+    def __call__(self, x_t: Array, sigma: Sigma) -> tuple[Array, Array]:
+        good = self.good
+        cond = {
+            name: jnp.concatenate([value, self.bad_cond[name]]) for name, value in good.cond.items()
+        }
+        twice = Denoiser(good.network, good.params, good.preconditioning, cond)
+        sigma = jnp.broadcast_to(sigma, x_t.shape[:1])
+        D = twice(jnp.concatenate([x_t, x_t]), jnp.concatenate([sigma, sigma]))
+        first, second = jnp.split(D, 2)
+        return first, second
+
+
+def _pair(good: Denoise, bad: Denoise) -> Apart | Together:
+    if (
+        isinstance(good, Denoiser)
+        and isinstance(bad, Denoiser)
+        and good.params is bad.params
+        and good.network is bad.network
+        and good.preconditioning == bad.preconditioning
+        and good.cond.keys() == bad.cond.keys()
+    ):
+        return Together(good, bad.cond)
+    return Apart(good, bad)
+
+
+def classifier_free(
+    cond: Denoise, uncond: Denoise, scale: float, *, rescale: float = 0.0
+) -> Denoise:
     """Pushes samples towards their condition: D = D_uncond + scale * (D_cond - D_uncond).
+
+    Two denoisers of the same network and weights cost one call of it.
 
     Args:
       cond: the denoiser that is told the condition.
       uncond: the denoiser that is told the null class; trained along where training drops labels.
       scale: 1 is no guidance, 0 forgets the condition.
-    Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6 (their w is scale - 1).
+      rescale: in [0, 1], how far each image's standard deviation is brought back to that of D_cond,
+        against washed-out or burnt images; 0 not at all.
+    Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6 (their w is scale - 1); rescale Lin et
+      al. 2023, arXiv:2305.08891, section 3.4.
     """
-    return ClassifierFree(cond, uncond, scale)
+    return Guided(_pair(cond, uncond), scale, rescale)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["denoise"], meta_fields=[])
+def autoguidance(good: Denoise, bad: Denoise, scale: float) -> Denoise:
+    """Moves away from a weaker network's mistakes: D = D_bad + scale * (D_good - D_bad).
+
+    Args:
+      good: the denoiser to sample from.
+      bad: a smaller or less trained one, under the same condition.
+      scale: 1 is no guidance.
+    Source: Karras et al. 2024, arXiv:2406.02507, equation 1.
+    """
+    return Guided(_pair(good, bad), scale, 0.0)
+
+
+@partial(pytree, data_fields=["guided", "plain", "sigma_min", "sigma_max"])
+@dataclass(frozen=True)
+class Interval:
+    """See `in_interval`."""
+
+    guided: Denoise
+    plain: Denoise
+    sigma_min: Any
+    sigma_max: Any
+
+    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
+        inside = (self.sigma_min < sigma) & (sigma <= self.sigma_max)
+        if inside.ndim == 0:
+            return jax.lax.cond(
+                inside, lambda: self.guided(x_t, sigma), lambda: self.plain(x_t, sigma)
+            )
+        return jnp.where(per_image(inside, x_t), self.guided(x_t, sigma), self.plain(x_t, sigma))
+
+
+def in_interval(
+    guided: Denoise, plain: Denoise, sigma_min: float = 0.0, sigma_max: float = float("inf")
+) -> Denoise:
+    """Guides between two noise levels only, (sigma_min, sigma_max]; elsewhere saves the cost.
+
+    Source: Kynkaanniemi et al. 2024, arXiv:2404.07724.
+    """
+    if not 0 <= sigma_min < sigma_max:
+        raise ValueError(f"sigma_min={sigma_min} must lie between 0 and sigma_max={sigma_max}.")
+    return Interval(guided, plain, sigma_min, sigma_max)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["denoise", "scale"], meta_fields=["log_p"])
+@dataclass(frozen=True)
+class ClassifierGuided:
+    """See `classifier_guided`."""
+
+    denoise: Denoise
+    log_p: Callable
+    scale: Any
+
+    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
+        gradient = jax.grad(lambda x: self.log_p(x, sigma).sum())(x_t)
+        variance = per_image(jnp.broadcast_to(sigma, x_t.shape[:1]) ** 2, x_t)
+        return self.denoise(x_t, sigma) + self.scale * variance * gradient
+
+
+def classifier_guided(denoise: Denoise, log_p: Callable, scale: float = 1.0) -> Denoise:
+    """Follows the gradient of any log-probability: D + scale sigma^2 grad log p(y | x_t; sigma).
+
+    Args:
+      log_p: log_p(x_t, sigma) -> (B,), how well each noisy image fits what is asked.
+      scale: 1 samples from the product of both distributions.
+    Source: Dhariwal & Nichol 2021, arXiv:2105.05233, section 4.
+    """
+    return ClassifierGuided(denoise, log_p, scale)
+
+
+@partial(pytree, data_fields=["denoise"])
 @dataclass(frozen=True)
 class Clip:
     """See `clip`."""
 
     denoise: Denoise
 
-    def __call__(self, x_t: Float[Array, "B ..."], sigma: Array) -> Float[Array, "B ..."]:
+    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
         return jnp.clip(self.denoise(x_t, sigma), -1.0, 1.0)
 
 
 def clip(denoise: Denoise) -> Denoise:
-    """Keeps every estimate x_0_hat in [-1, 1], as DDPM's sampler does.
+    """Keeps every estimate x_0_hat in [-1, 1], as DDPM's sampler does ("static thresholding").
 
     Source: Ho et al. 2020, arXiv:2006.11239 (in their code; the paper's Algorithm 2 omits it).
     """
     return Clip(denoise)
+
+
+@partial(pytree, data_fields=["denoise", "share"])
+@dataclass(frozen=True)
+class ClipDynamically:
+    """See `clip_dynamically`."""
+
+    denoise: Denoise
+    share: Any
+
+    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
+        x_0_hat = self.denoise(x_t, sigma)
+        flat = jnp.abs(x_0_hat).reshape(x_0_hat.shape[0], -1)
+        bound = per_image(jnp.maximum(jnp.quantile(flat, self.share, axis=1), 1.0), x_0_hat)
+        return jnp.clip(x_0_hat, -bound, bound) / bound
+
+
+def clip_dynamically(denoise: Denoise, share: float = 0.995) -> Denoise:
+    """Scales each estimate so that this share of its values fits [-1, 1], and clips the rest.
+
+    Source: Saharia et al. 2022, arXiv:2205.11487, section 2.3 ("dynamic thresholding").
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share={share} is outside (0, 1].")
+    return ClipDynamically(denoise, share)
