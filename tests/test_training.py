@@ -125,12 +125,16 @@ def test_labels_are_dropped_one_by_one_at_the_given_rate():
     np.testing.assert_allclose((dropped == -1).mean(), 0.1, atol=0.012)
 
 
-def test_training_drops_labels(network, state):
+def test_training_drops_labels():
+    def by_label(params, x, c_noise, *, dropout_key, label):
+        return x * params["w"] * (label + 2.0)[:, None, None, None]
+
     def trained(rate, label):
+        state = dm.TrainState.create({"w": jnp.ones(())}, OPTIMIZER, EMA)
         step = dm.make_train_step(
-            network, dm.EDM(), dm.LogNormal(), OPTIMIZER, EMA, label_dropout=rate
+            by_label, dm.EDM(), dm.LogNormal(), OPTIMIZER, EMA, label_dropout=rate
         )
-        return step(copied(state), batch(0) | {"label": label}, KEY)[0]
+        return step(state, batch(0) | {"label": label}, KEY)[0]
 
     label = batch(0)["label"]
     null = np.full_like(label, -1)
