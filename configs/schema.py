@@ -16,8 +16,10 @@ from diffusion.augment import Augment, Unchanged
 from diffusion.data import Source
 from diffusion.denoiser import EDM, Preconditioning
 from diffusion.ema import EMA
-from diffusion.noise import Grid, Karras, LogNormal, Noise
+from diffusion.grids import Grid, Karras
+from diffusion.noise import LogitNormal, LogNormal, Noise
 from diffusion.samplers import Heun, Sampler
+from diffusion.schedules import Schedule
 from diffusion.sharding import Mesh
 from unet_flax import UNetConfig
 from unet_flax.embeddings import LabelKind, NoiseFeatures
@@ -177,6 +179,8 @@ class Recipe:
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
 for _union in (
+    # those first that others hold
+    *(Schedule, LogNormal | LogitNormal | Schedule),
     *(Source, Preconditioning, Noise, Augment, Sampler, Grid),
     *(NoiseFeatures, LabelKind, Resampling),
 ):

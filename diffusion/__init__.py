@@ -5,8 +5,9 @@ this package needs no more than jax, numpy and optax.
 """
 
 from diffusion.augment import Flip, Unchanged
-from diffusion.denoiser import EDM, Denoise, Denoiser, Eps, denoiser
+from diffusion.denoiser import EDM, X0, Denoise, Denoiser, Eps, Score, V, Velocity, denoiser
 from diffusion.ema import EMA
+from diffusion.grids import Even, Exponential, Karras, VPTimesteps
 from diffusion.guidance import (
     autoguidance,
     classifier_free,
@@ -17,8 +18,9 @@ from diffusion.guidance import (
 )
 from diffusion.loss import Simple, loss
 from diffusion.multistep import AdamsBashforth, DPMSolver, DPMSolverSDE, UniPC
-from diffusion.noise import Karras, LogNormal, VPLinear, VPTimesteps
+from diffusion.noise import LogitNormal, LogNormal, Stratified
 from diffusion.samplers import RK45, Ancestral, DPMSolver2S, Euler, Heun
+from diffusion.schedules import VE, Flow, SubVP, VPContinuous, VPCosine, VPLinear, VPSigmoid
 from diffusion.sharding import Mesh
 from diffusion.solve import trajectory
 from diffusion.training import TrainState, make_train_step
@@ -27,6 +29,8 @@ __all__ = [
     "EDM",
     "EMA",
     "RK45",
+    "VE",
+    "X0",
     "AdamsBashforth",
     "Ancestral",
     "DPMSolver",
@@ -36,17 +40,29 @@ __all__ = [
     "Denoiser",
     "Eps",
     "Euler",
+    "Even",
+    "Exponential",
     "Flip",
+    "Flow",
     "Heun",
     "Karras",
     "LogNormal",
+    "LogitNormal",
     "Mesh",
+    "Score",
     "Simple",
+    "Stratified",
+    "SubVP",
     "TrainState",
-    "UniPC",
     "Unchanged",
+    "UniPC",
+    "V",
+    "VPContinuous",
+    "VPCosine",
     "VPLinear",
+    "VPSigmoid",
     "VPTimesteps",
+    "Velocity",
     "autoguidance",
     "classifier_free",
     "classifier_guided",

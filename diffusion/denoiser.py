@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from diffusion.noise import VPLinear
+from diffusion.schedules import Schedule, VPLinear
 
 Network = Callable[..., Array]
 """`network(params, x, c_noise, *, dropout_key=None, **cond)`: any function of this form."""
@@ -82,7 +82,7 @@ class Eps:
       table 1, column VP.
     """
 
-    chain: VPLinear = field(default_factory=VPLinear)
+    chain: Schedule = field(default_factory=VPLinear)
 
     def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:
         return Coefficients(
@@ -91,6 +91,78 @@ class Eps:
             c_in=jax.lax.rsqrt(1 + sigma**2),
             c_noise=self.chain.timestep(sigma),
         )
+
+
+@dataclass(frozen=True)
+class X0:
+    """The network predicts the clean image itself, told the timestep.
+
+    Attributes:
+      chain: gives the timestep of a sigma.
+    Source: Ho et al. 2020, arXiv:2006.11239, section 3.2 (mentioned and set aside).
+    """
+
+    chain: Schedule = field(default_factory=VPLinear)
+
+    def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:
+        return Coefficients(
+            c_skip=jnp.zeros_like(sigma),
+            c_out=jnp.ones_like(sigma),
+            c_in=jax.lax.rsqrt(1 + sigma**2),
+            c_noise=self.chain.timestep(sigma),
+        )
+
+
+@dataclass(frozen=True)
+class V:
+    """The network predicts v = (eps - sigma x_0) / sqrt(1 + sigma^2), told the timestep.
+
+    In the VP chain's terms v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0.
+
+    Attributes:
+      chain: gives the timestep of a sigma.
+    Source: Salimans & Ho 2022, arXiv:2202.00512, section 4 and appendix D.
+    """
+
+    chain: Schedule = field(default_factory=VPLinear)
+
+    def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:
+        rsqrt = jax.lax.rsqrt(1 + sigma**2)
+        return Coefficients(
+            c_skip=rsqrt**2,
+            c_out=-sigma * rsqrt,
+            c_in=rsqrt,
+            c_noise=self.chain.timestep(sigma),
+        )
+
+
+@dataclass(frozen=True)
+class Score:
+    """The network predicts the score of x_t times sigma, told ln(sigma / 2): NCSN++'s VE form.
+
+    Source: Song et al. 2021, arXiv:2011.13456; as a preconditioning Karras et al. 2022, table 1,
+      column VE.
+    """
+
+    def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:
+        ones = jnp.ones_like(sigma)
+        return Coefficients(c_skip=ones, c_out=sigma, c_in=ones, c_noise=jnp.log(sigma / 2))
+
+
+@dataclass(frozen=True)
+class Velocity:
+    """The network predicts flow matching's velocity eps - x_0, told 1000 t.
+
+    It is given z_t = (1 - t) x_0 + t eps = x_t / (1 + sigma), with t = sigma / (1 + sigma).
+
+    Source: Lipman et al. 2022, arXiv:2210.02747; Liu et al. 2022, arXiv:2209.03003. Deviation: the
+      time is told times 1000, which sinusoids are made for.
+    """
+
+    def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:
+        one_minus_t = 1 / (1 + sigma)
+        t = sigma * one_minus_t
+        return Coefficients(c_skip=one_minus_t, c_out=-t, c_in=one_minus_t, c_noise=1000 * t)
 
 
 def per_image(v: Shaped[Array, "B"], x: Float[Array, "B ..."]) -> Shaped[Array, "B ..."]:
@@ -139,4 +211,4 @@ def denoiser(
     return Denoiser(network, params, preconditioning, cond)
 
 
-Preconditioning = EDM | Eps
+Preconditioning = EDM | Eps | X0 | V | Score | Velocity

@@ -122,3 +122,49 @@ def test_sigma_may_be_one_number_for_all_images(data):
 def test_edm_refuses_a_sigma_data_of_zero():
     with pytest.raises(ValueError, match="sigma_data"):
         dm.EDM(0.0)
+
+
+def test_v_is_the_vp_chains_velocity(data):
+    # Salimans & Ho 2022, appendix D: v = alpha eps - sigma_vp x_0
+    x_0, eps = data
+    alpha = 1 / jnp.sqrt(1 + SIGMA**2)[:, None]
+    v = alpha * eps - jnp.sqrt(1 - alpha**2) * x_0
+    np.testing.assert_allclose(target(dm.V(), x_0, eps), v, atol=1e-3)
+
+
+def test_velocity_is_the_straight_lines(data):
+    x_0, eps = data
+    np.testing.assert_allclose(target(dm.Velocity(), x_0, eps), eps - x_0, atol=1e-3)
+    t = SIGMA / (1 + SIGMA)
+    _, _, c_in, c_noise = dm.Velocity()(SIGMA)
+    np.testing.assert_allclose(c_noise, 1000 * t, rtol=1e-5)
+    z_t = (1 - t)[:, None] * x_0 + t[:, None] * eps
+    np.testing.assert_allclose(c_in[:, None] * (x_0 + SIGMA[:, None] * eps), z_t, atol=1e-4)
+
+
+def test_score_times_sigma_is_minus_the_noise(data):
+    x_0, eps = data
+    np.testing.assert_allclose(target(dm.Score(), x_0, eps), -eps, atol=1e-3)
+
+
+def test_x_0_is_the_image(data):
+    x_0, eps = data
+    np.testing.assert_allclose(target(dm.X0(), x_0, eps), x_0, atol=1e-5)
+
+
+def target(preconditioning, x_0, eps):
+    """What the raw network must give for the estimate to be x_0."""
+    c_skip, c_out, _, _ = preconditioning(SIGMA)
+    x_t = x_0 + SIGMA[:, None] * eps
+    return (x_0 - c_skip[:, None] * x_t) / c_out[:, None]
+
+
+@pytest.mark.parametrize("preconditioning", PRECONDITIONINGS)
+def test_a_network_that_meets_the_target_gives_back_the_image(preconditioning, data):
+    x_0, eps = data
+    x_t = x_0 + SIGMA[:, None] * eps
+    denoise = dm.denoiser(
+        lambda params, x, c_noise: params, target(preconditioning, x_0, eps), preconditioning
+    )
+    # x_0 is a difference of numbers of size sigma = 100, held to 6e-8 of that
+    np.testing.assert_allclose(denoise(x_t, SIGMA), x_0, atol=1e-4)

@@ -35,7 +35,7 @@ def test_the_network_needs_jax_and_flax_alone(path):
     ids=lambda p: p.name,
 )
 def test_the_methods_core_needs_jax_and_optax_alone(path):
-    allowed = {"jax", "optax", "jaxtyping", "numpy", "diffusion"}
+    allowed = {"jax", "optax", "jaxtyping", "numpy", "scipy", "diffusion"}
     standard = {"collections", "dataclasses", "functools", "math", "typing"}
     assert packages(path) <= allowed | standard
     rim = {f"diffusion.{Path(name).stem}" for name in RIM} | {"diffusion.data"}
