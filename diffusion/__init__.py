@@ -16,7 +16,7 @@ from diffusion.guidance import (
     clip_dynamically,
     in_interval,
 )
-from diffusion.loss import Simple, loss
+from diffusion.loss import P2, EDMWeighting, MinSNR, Sigmoid, Simple, loss
 from diffusion.multistep import AdamsBashforth, DPMSolver, DPMSolverSDE, UniPC
 from diffusion.noise import LogitNormal, LogNormal, Stratified
 from diffusion.samplers import RK45, Ancestral, DPMSolver2S, Euler, Heun
@@ -28,6 +28,7 @@ from diffusion.training import TrainState, make_train_step
 __all__ = [
     "EDM",
     "EMA",
+    "P2",
     "RK45",
     "VE",
     "X0",
@@ -38,6 +39,7 @@ __all__ = [
     "DPMSolverSDE",
     "Denoise",
     "Denoiser",
+    "EDMWeighting",
     "Eps",
     "Euler",
     "Even",
@@ -49,7 +51,9 @@ __all__ = [
     "LogNormal",
     "LogitNormal",
     "Mesh",
+    "MinSNR",
     "Score",
+    "Sigmoid",
     "Simple",
     "Stratified",
     "SubVP",

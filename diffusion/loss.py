@@ -2,6 +2,10 @@
 
 target = (x_0 - c_skip x_t) / c_out,  so the error is that of x_0_hat divided by c_out^2.
 
+A weighting is `weighting(sigma, c_out) -> factor` of the raw output's error. Papers state theirs on
+some target's error; by c_out, which turns the raw error into that of x_0_hat, a weighting means the
+same for every target.
+
 With `Eps` the target is eps and the loss DDPM's L_simple; with `EDM` it is EDM's weighted loss.
 
 Source: Karras et al. 2022, arXiv:2206.00364, equation 8.
@@ -11,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -19,13 +24,93 @@ from diffusion.denoiser import Network, Preconditioning, per_image
 
 @dataclass(frozen=True)
 class Simple:
-    """Every noise level counts alike."""
+    """Every noise level counts alike in the network's own target: L_simple, EDM's, v's, flow's."""
 
-    def __call__(self, sigma: Float[Array, "B"]) -> Float[Array, "B"]:
+    def __call__(self, sigma: Float[Array, "B"], c_out: Float[Array, "B"]) -> Float[Array, "B"]:
         return jnp.ones_like(sigma)
 
 
-Weighting = Simple | Callable[[Array], Array]
+@dataclass(frozen=True)
+class EDMWeighting:
+    """(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 on x_0; with the EDM target it is `Simple`.
+
+    Attributes:
+      sigma_data: standard deviation of the images in [-1, 1].
+    Source: Karras et al. 2022, arXiv:2206.00364, table 1.
+    """
+
+    sigma_data: float = 0.5
+
+    def __call__(self, sigma: Float[Array, "B"], c_out: Float[Array, "B"]) -> Float[Array, "B"]:
+        return (c_out**2) * (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+
+
+@dataclass(frozen=True)
+class MinSNR:
+    """min(SNR, gamma) on x_0, with SNR = 1 / sigma^2; learns all noise levels at a similar pace.
+
+    On eps it is min(SNR, gamma) / SNR, on v min(SNR, gamma) / (SNR + 1).
+
+    Attributes:
+      gamma: bound of the weight; > 0.
+      is_soft: whether the bound is smooth: SNR gamma / (SNR + gamma).
+    Source: Hang et al. 2023, arXiv:2303.09556, equation 5; soft Crowson et al. 2024,
+      arXiv:2401.11605, section 4.
+    """
+
+    gamma: float = 5.0
+    is_soft: bool = False
+
+    def __post_init__(self):
+        if not 0 < self.gamma < float("inf"):
+            raise ValueError(f"gamma={self.gamma} must be above 0.")
+
+    def __call__(self, sigma: Float[Array, "B"], c_out: Float[Array, "B"]) -> Float[Array, "B"]:
+        snr = 1 / sigma**2
+        if self.is_soft:
+            return c_out**2 * self.gamma / (1 + self.gamma * sigma**2)
+        return c_out**2 * jnp.minimum(snr, self.gamma)
+
+
+@dataclass(frozen=True)
+class P2:
+    """SNR / (k + SNR)^gamma on x_0: less weight where only imperceptible detail is left.
+
+    Attributes:
+      gamma: strength; 0 is DDPM's L_simple.
+      k: SNR from which on the weight falls.
+    Source: Choi et al. 2022, arXiv:2204.00227, equation 8 (on eps: 1 / (k + SNR)^gamma).
+    """
+
+    gamma: float = 1.0
+    k: float = 1.0
+
+    def __post_init__(self):
+        if self.gamma < 0 or self.k <= 0:
+            raise ValueError(f"gamma={self.gamma} must be 0 or more, and k={self.k} above 0.")
+
+    def __call__(self, sigma: Float[Array, "B"], c_out: Float[Array, "B"]) -> Float[Array, "B"]:
+        snr = 1 / sigma**2
+        return (c_out / sigma) ** 2 * (self.k + snr) ** -self.gamma
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """sigmoid(bias - log SNR) on eps: the ELBO's weight, falling off towards the image.
+
+    Attributes:
+      bias: log SNR at which the weight is one half.
+    Source: Kingma & Gao 2023, arXiv:2303.00848, section 4; Hoogeboom et al. 2024, arXiv:2410.19324,
+      section 3.
+    """
+
+    bias: float = -1.0
+
+    def __call__(self, sigma: Float[Array, "B"], c_out: Float[Array, "B"]) -> Float[Array, "B"]:
+        return (c_out / sigma) ** 2 * jax.nn.sigmoid(self.bias + 2 * jnp.log(sigma))
+
+
+Weighting = Simple | EDMWeighting | MinSNR | P2 | Sigmoid | Callable[[Array, Array], Array]
 
 
 def loss(
@@ -46,7 +131,7 @@ def loss(
       x_0: clean images in [-1, 1].
       sigma: noise level of each image, > 0.
       eps: unit noise, like x_0.
-      weighting: factor by noise level.
+      weighting: factor of each image's error, by noise level.
       cond: what the network takes besides, dropout_key included.
     """
     x_t = x_0 + per_image(sigma, x_0) * eps
@@ -54,4 +139,4 @@ def loss(
     target = (x_0 - per_image(c_skip, x_0) * x_t) / per_image(c_out, x_0)
     output = network(params, per_image(c_in, x_t) * x_t, c_noise, **cond)
     error = jnp.square(output - target).mean(range(1, x_0.ndim))
-    return weighting(sigma) * error
+    return weighting(sigma, c_out) * error

@@ -108,7 +108,15 @@ def test_weighting_multiplies_the_loss(data):
     x_0, eps = data
     params = {"w": jnp.array(0.5)}
     plain = dm.loss(toy_network, params, dm.EDM(), x_0, SIGMA, eps)
-    weighted = dm.loss(toy_network, params, dm.EDM(), x_0, SIGMA, eps, weighting=jnp.sqrt)
+    weighted = dm.loss(
+        toy_network,
+        params,
+        dm.EDM(),
+        x_0,
+        SIGMA,
+        eps,
+        weighting=lambda sigma, c_out: jnp.sqrt(sigma),
+    )
     np.testing.assert_allclose(weighted, plain * jnp.sqrt(SIGMA), rtol=1e-6)
 
 
@@ -168,3 +176,54 @@ def test_a_network_that_meets_the_target_gives_back_the_image(preconditioning, d
     )
     # x_0 is a difference of numbers of size sigma = 100, held to 6e-8 of that
     np.testing.assert_allclose(denoise(x_t, SIGMA), x_0, atol=1e-4)
+
+
+def weight_of(weighting, preconditioning):
+    return weighting(SIGMA, preconditioning(SIGMA).c_out)
+
+
+SNR = 1 / SIGMA**2
+
+
+@pytest.mark.parametrize(
+    ("weighting", "on_x_0"),
+    [
+        (dm.EDMWeighting(0.7), (SIGMA**2 + 0.7**2) / (SIGMA * 0.7) ** 2),
+        (dm.MinSNR(5.0), jnp.minimum(SNR, 5.0)),
+        (dm.MinSNR(5.0, is_soft=True), SNR * 5.0 / (SNR + 5.0)),
+        (dm.P2(gamma=0.5, k=2.0), SNR / (2.0 + SNR) ** 0.5),
+        (dm.Sigmoid(bias=-1.0), SNR / (1 + jnp.exp(1.0 + jnp.log(SNR)))),
+    ],
+)
+@pytest.mark.parametrize("preconditioning", PRECONDITIONINGS)
+def test_a_weighting_weighs_the_same_error_of_x_0_whatever_the_target(
+    weighting, on_x_0, preconditioning, data
+):
+    x_0, eps = data
+    params = {"w": jnp.array(0.5)}
+    denoise = dm.denoiser(toy_network, params, preconditioning)
+    error = jnp.square(denoise(x_0 + SIGMA[:, None] * eps, SIGMA) - x_0).mean(1)
+    got = dm.loss(toy_network, params, preconditioning, x_0, SIGMA, eps, weighting=weighting)
+    np.testing.assert_allclose(got, on_x_0 * error, rtol=2e-3)
+
+
+def test_min_snr_has_its_known_form_for_each_target():
+    # diffusers#5654: eps min(snr, g) / snr, x_0 min(snr, g), v min(snr, g) / (snr + 1)
+    bounded = jnp.minimum(SNR, 5.0)
+    for preconditioning, expected in (
+        (dm.Eps(), bounded / SNR),
+        (dm.X0(), bounded),
+        (dm.V(), bounded / (SNR + 1)),
+    ):
+        np.testing.assert_allclose(weight_of(dm.MinSNR(), preconditioning), expected, rtol=1e-5)
+
+
+def test_p2_without_strength_is_l_simple_and_edms_weighting_is_simple_for_its_own_target():
+    np.testing.assert_allclose(weight_of(dm.P2(gamma=0.0), dm.Eps()), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(weight_of(dm.EDMWeighting(0.5), dm.EDM(0.5)), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda: dm.MinSNR(0.0), lambda: dm.P2(-1.0), lambda: dm.P2(k=0.0)])
+def test_impossible_weightings_are_refused(make):
+    with pytest.raises(ValueError):
+        make()
