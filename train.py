@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import diffusion as dm
 import sample
-from configs import Recipe, Run, build, cli, schema
+from configs import Recipe, Run, build, cli, request, schema
 from diffusion import checkpoint, images, sharding
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Network
@@ -114,7 +114,7 @@ def train(
 
 def draw_grid(recipe: Recipe, network: Network, state: dm.TrainState) -> np.ndarray:
     trained = build.of_recipe(recipe, network, state.ema, f"step {state.step}")
-    labels = sample.chosen_labels(recipe.model, None, recipe.run.num_samples)
+    labels = request.labels(trained, None, recipe.run.num_samples)
     return images.grid(sample.draw(trained, labels, seed=0))
 
 

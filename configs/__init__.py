@@ -10,7 +10,7 @@ from configs.schema import Adam, Recipe, Run, Sampling
 __all__ = ["Adam", "Recipe", "Run", "Sampling", "describe", "load", "names"]
 
 _FOLDER = Path(__file__).parent
-_NO_RECIPES = {"__init__", "build", "cli", "schema"}
+_NO_RECIPES = {"__init__", "build", "cli", "request", "schema"}
 
 
 def names() -> list[str]:

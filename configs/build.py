@@ -67,7 +67,7 @@ def start(recipe: Recipe, run_dir: Path, mesh: jax.sharding.Mesh) -> tuple[Netwo
     optimizer = recipe.optimizer.make()
 
     def create(params: Any) -> dm.TrainState:
-        return dm.TrainState.create(params, optimizer, recipe.ema)
+        return dm.TrainState.create(params, optimizer, recipe.ema, recipe.balance)
 
     if checkpoint.steps(run_dir):
         target = sharding.placed(mesh, jax.eval_shape(create, shapes))
@@ -85,6 +85,9 @@ def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
         recipe.noise,
         recipe.optimizer.make(),
         recipe.ema,
+        weighting=recipe.weighting,
+        balance=recipe.balance,
+        coupling=recipe.coupling,
         label_dropout=recipe.label_dropout,
         augment=recipe.augment,
     )

@@ -13,10 +13,12 @@ import optax
 from cattrs.strategies import configure_tagged_union
 
 from diffusion.augment import Augment, Unchanged
+from diffusion.coupling import Coupling, Independent
 from diffusion.data import Source
 from diffusion.denoiser import EDM, Preconditioning
 from diffusion.ema import EMA
 from diffusion.grids import Grid, Karras
+from diffusion.loss import Balance, Certain, Simple, Weighting
 from diffusion.noise import LogitNormal, LogNormal, Noise
 from diffusion.samplers import Heun, Sampler
 from diffusion.schedules import Schedule
@@ -154,6 +156,9 @@ class Recipe:
     optimizer: Adam
     preconditioning: Preconditioning = field(default_factory=EDM)
     noise: Noise = field(default_factory=LogNormal)
+    weighting: Weighting = field(default_factory=Simple)
+    balance: Balance = field(default_factory=Certain)
+    coupling: Coupling = field(default_factory=Independent)
     augment: Augment = field(default_factory=Unchanged)
     ema: EMA = field(default_factory=EMA)
     sampling: Sampling = field(default_factory=Sampling)
@@ -181,7 +186,7 @@ _converter = cattrs.Converter(forbid_extra_keys=True)
 for _union in (
     # those first that others hold
     *(Schedule, LogNormal | LogitNormal | Schedule),
-    *(Source, Preconditioning, Noise, Augment, Sampler, Grid),
+    *(Source, Preconditioning, Noise, Weighting, Balance, Coupling, Augment, Sampler, Grid),
     *(NoiseFeatures, LabelKind, Resampling),
 ):
     configure_tagged_union(_union, _converter, tag_name="kind")

@@ -5,7 +5,9 @@ this package needs no more than jax, numpy and optax.
 """
 
 from diffusion.augment import Flip, Unchanged
+from diffusion.coupling import Independent, MinibatchOT
 from diffusion.denoiser import EDM, X0, Denoise, Denoiser, Eps, Score, V, Velocity, denoiser
+from diffusion.editing import RePaint, begin_from, inpaint, invert, slerp, super_resolve
 from diffusion.ema import EMA
 from diffusion.grids import Even, Exponential, Karras, VPTimesteps
 from diffusion.guidance import (
@@ -16,7 +18,17 @@ from diffusion.guidance import (
     clip_dynamically,
     in_interval,
 )
-from diffusion.loss import P2, EDMWeighting, MinSNR, Sigmoid, Simple, loss
+from diffusion.likelihood import bits_per_dim, log_density, variational_bound
+from diffusion.loss import (
+    P2,
+    Certain,
+    EDMWeighting,
+    MinSNR,
+    Sigmoid,
+    Simple,
+    Uncertainty,
+    loss,
+)
 from diffusion.multistep import AdamsBashforth, DPMSolver, DPMSolverSDE, UniPC
 from diffusion.noise import LogitNormal, LogNormal, Stratified
 from diffusion.samplers import RK45, Ancestral, DPMSolver2S, Euler, Heun
@@ -30,10 +42,12 @@ __all__ = [
     "EMA",
     "P2",
     "RK45",
+    "V",
     "VE",
     "X0",
     "AdamsBashforth",
     "Ancestral",
+    "Certain",
     "DPMSolver",
     "DPMSolver2S",
     "DPMSolverSDE",
@@ -47,20 +61,23 @@ __all__ = [
     "Flip",
     "Flow",
     "Heun",
+    "Independent",
     "Karras",
     "LogNormal",
     "LogitNormal",
     "Mesh",
     "MinSNR",
+    "MinibatchOT",
+    "RePaint",
     "Score",
     "Sigmoid",
     "Simple",
     "Stratified",
     "SubVP",
     "TrainState",
+    "Uncertainty",
     "Unchanged",
     "UniPC",
-    "V",
     "VPContinuous",
     "VPCosine",
     "VPLinear",
@@ -68,13 +85,21 @@ __all__ = [
     "VPTimesteps",
     "Velocity",
     "autoguidance",
+    "begin_from",
+    "bits_per_dim",
     "classifier_free",
     "classifier_guided",
     "clip",
     "clip_dynamically",
     "denoiser",
     "in_interval",
+    "inpaint",
+    "invert",
+    "log_density",
     "loss",
     "make_train_step",
+    "slerp",
+    "super_resolve",
     "trajectory",
+    "variational_bound",
 ]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 
 def from_pixels(pixels: UInt8[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
@@ -40,6 +40,32 @@ def save_png(path: Path, pixels: UInt8[np.ndarray, "H W C"], zoom: int = 1) -> N
     pixels = pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+
+
+def read(path: Path, channels: int) -> Float[np.ndarray, "H W C"]:
+    """An image file as grey (1 channel) or RGB (3), in [-1, 1].
+
+    Raises:
+      ValueError: it is no image, or no file of images has that many channels.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"{path}: files have 1 or 3 channels, but the network has {channels}.")
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} is no image that can be read.") from error
+    return from_pixels(pixels.reshape(*pixels.shape[:2], channels))
+
+
+def save_gif(path: Path, frames: list[UInt8[np.ndarray, "H W C"]], seconds: float = 3.0) -> None:
+    """Writes frames that together last so long, and the last one as long again; repeats."""
+    zoom = zoom_for(frames[0])
+    large = [frame.repeat(zoom, axis=0).repeat(zoom, axis=1) for frame in frames]
+    pictures = [Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x) for x in large]
+    each = int(1000 * seconds / len(frames))
+    durations = [each] * (len(frames) - 1) + [int(1000 * seconds)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 
 
 def claim_folder(folder: Path) -> None:

@@ -11,12 +11,12 @@ With `Eps` the target is eps and the loss DDPM's L_simple; with `EDM` it is EDM'
 Source: Karras et al. 2022, arXiv:2206.00364, equation 8.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.denoiser import Network, Preconditioning, per_image
@@ -110,7 +110,64 @@ class Sigmoid:
         return (c_out / sigma) ** 2 * jax.nn.sigmoid(self.bias + 2 * jnp.log(sigma))
 
 
-Weighting = Simple | EDMWeighting | MinSNR | P2 | Sigmoid | Callable[[Array, Array], Array]
+Weighting = Simple | EDMWeighting | MinSNR | P2 | Sigmoid
+
+
+@dataclass(frozen=True)
+class Certain:
+    """Losses as they are."""
+
+    def init(self) -> dict[str, Array]:
+        return {}
+
+    def __call__(
+        self, learned: dict[str, Array], sigma: Float[Array, "B"], loss: Float[Array, "B"]
+    ) -> Float[Array, "B"]:
+        return loss
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Learns how large the loss is at each noise level, and lets all levels count alike.
+
+    loss / exp(u(sigma)) + u(sigma), which is least where u is the logarithm of the mean loss
+
+    u is linear in random Fourier features of ln(sigma) / 4, begins at 0, and has no part in
+    sampling.
+
+    Attributes:
+      num_features: of ln(sigma) / 4.
+    Source: Karras et al. 2023, arXiv:2312.02696, equation 21 and appendix B.2; Kendall et al. 2018,
+      arXiv:1705.07115. Deviation: the weights are not normalised to unit magnitude.
+    """
+
+    num_features: int = 128
+
+    def __post_init__(self):
+        if self.num_features < 1:
+            raise ValueError(f"num_features={self.num_features} must be 1 or more.")
+
+    def init(self) -> dict[str, Array]:
+        """What is learned, before training."""
+        return {"kernel": jnp.zeros(self.num_features)}
+
+    def log_loss(self, learned: dict[str, Array], sigma: Float[Array, "B"]) -> Float[Array, "B"]:
+        """u(sigma)."""
+        rng = np.random.default_rng(0)  # the features are drawn once and for all
+        frequency = jnp.asarray(2 * np.pi * rng.standard_normal(self.num_features), jnp.float32)
+        phase = jnp.asarray(2 * np.pi * rng.random(self.num_features), jnp.float32)
+        c_noise = jnp.log(sigma)[:, None] / 4
+        features = jnp.sqrt(2.0) * jnp.cos(c_noise * frequency[None] + phase[None])
+        return features @ learned["kernel"] / np.sqrt(self.num_features)
+
+    def __call__(
+        self, learned: dict[str, Array], sigma: Float[Array, "B"], loss: Float[Array, "B"]
+    ) -> Float[Array, "B"]:
+        u = self.log_loss(learned, sigma)
+        return loss / jnp.exp(u) + u
+
+
+Balance = Certain | Uncertainty
 
 
 def loss(

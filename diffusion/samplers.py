@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffusion.denoiser import Denoise, per_image
+from diffusion.denoiser import Denoise
 from diffusion.multistep import MultiStep
+from diffusion.ode import integrate
 from diffusion.solve import Keys, Method, Now, as_argument, check_grid, solve
 
 
@@ -248,8 +249,7 @@ class RK45:
 
     Attributes:
       tolerance: of the error of a step, relative and absolute to each value; > 0.
-    Source: Dormand & Prince 1980; step size as Hairer, Norsett & Wanner 1993, section II.4. nfe is
-      what it comes to, see `count`.
+    Source: as `ode`. nfe is what it comes to, see `count`.
     """
 
     tolerance: float = 1e-4
@@ -278,51 +278,13 @@ class RK45:
         return _rk45(as_argument(denoise), x_T, sigmas[0], last, ends_at_0, self.tolerance)
 
 
-# Dormand & Prince's table: nodes, weights of the stages, and the difference of the two solutions
-_NODES = (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1)
-_STAGES = (
-    (),
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-_ERROR = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-
-
 @jax.jit
 def _rk45(denoise, x_T, first, last, ends_at_0, tolerance):
-    end = jnp.log(first / last)  # s = ln(first / sigma) runs from 0 to end, for each image
-    axes = tuple(range(1, x_T.ndim))
-
-    def slope(s, x):
+    def slope(s: Array, x: Array) -> Array:  # s = ln(first / sigma)
         return denoise(x, first * jnp.exp(-s)) - x
 
-    def step(carry):
-        s, x, size, k_1, nfe = carry
-        size = jnp.minimum(size, end - s)  # 0 for images that have arrived
-        ks = [k_1]
-        x_new = x
-        for node, weights in zip(_NODES[1:], _STAGES[1:], strict=True):
-            x_new = x + per_image(size, x) * sum(w * k for w, k in zip(weights, ks, strict=True))
-            ks.append(slope(s + node * size, x_new))
-        error = per_image(size, x) * sum(w * k for w, k in zip(_ERROR, ks, strict=True))
-        scale = tolerance * (1 + jnp.maximum(jnp.abs(x), jnp.abs(x_new)))
-        ratio = jnp.sqrt(jnp.mean(jnp.square(error / scale), axes))
-        accepted = ratio <= 1
-        factor = jnp.clip(0.9 * jnp.maximum(ratio, 1e-10) ** -0.2, 0.2, 5.0)
-        take = per_image(accepted, x)
-        x, k_1 = jnp.where(take, x_new, x), jnp.where(take, ks[-1], k_1)
-        return jnp.where(accepted, s + size, s), x, size * factor, k_1, nfe + 6
-
-    s = jnp.zeros(x_T.shape[:1], x_T.dtype)
-    start = (s, x_T, jnp.full_like(s, 0.05 * end), slope(s, x_T), jnp.int32(1))
-    # what is left of the way when rounding hides it
-    _, x, _, _, nfe = jax.lax.while_loop(lambda c: (c[0] < end * (1 - 1e-6)).any(), step, start)
-    x = jax.lax.cond(ends_at_0, lambda: denoise(x, last), lambda: x)
-    return x, nfe + ends_at_0
+    x, nfe = integrate(slope, x_T, jnp.log(first / last), tolerance)
+    return jax.lax.cond(ends_at_0, lambda: denoise(x, last), lambda: x), nfe + ends_at_0
 
 
 OneStep = Euler | Ancestral | Heun | DPMSolver2S | RK45

@@ -60,10 +60,12 @@ class Method(NamedTuple):
     Attributes:
       step: step(denoise, x, memory, now, settings) -> (x, memory).
       memory: memory(x_T) -> what a step hands to the next, such as earlier estimates.
+      way: way(sigmas) -> the sigmas in the order in which they are walked.
     """
 
     step: Callable[..., tuple[Array, Any]]
     memory: Callable[[Array], Any] = lambda x_T: ()
+    way: Callable[[Array], Array] = lambda sigmas: sigmas
 
 
 def unit_noise(key: Keys, step: Array | int, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
@@ -99,9 +101,10 @@ def solve(
       ValueError: the grid does not descend, or goes below 0.
     """
     check_grid(sigmas)
+    sigmas = jnp.asarray(sampler.method.way(sigmas))
     num_steps = len(sigmas) - 1
     length = -(-len(sigmas) // GRID_LENGTH) * GRID_LENGTH
-    padded = jnp.pad(jnp.asarray(sigmas), (0, length - len(sigmas)))
+    padded = jnp.pad(sigmas, (0, length - len(sigmas)))
     return _loop(
         sampler.method,
         as_argument(denoise),
@@ -135,18 +138,27 @@ def trajectory(
     x_T: Float[Array, "B ..."],
     sigmas: Float[Array, "S"],
     key: Keys,
-) -> Float[Array, "S B ..."]:
-    """The way from noise to image: x at every sigma of the grid, x_T first.
+    *,
+    num_frames: int | None = None,
+) -> tuple[Float[Array, "F B ..."], Float[Array, "F"]]:
+    """The way from noise to image, and the sigma at which each of its frames stands.
 
     Compiled for each number of steps.
 
+    Args:
+      num_frames: how many, x_T and the end among them, as evenly over the steps as can be; all by
+        default.
     Raises:
-      ValueError: the grid does not descend, or goes below 0.
+      ValueError: the grid does not descend, or goes below 0; fewer than two frames.
     """
     check_grid(sigmas)
-    return _scan(
-        sampler.method, as_argument(denoise), x_T, jnp.asarray(sigmas), key, sampler.settings
-    )
+    if num_frames is not None and num_frames < 2:
+        raise ValueError(f"num_frames={num_frames} must be 2 or more: noise and image.")
+    way = jnp.asarray(sampler.method.way(sigmas))
+    num_frames = min(num_frames or len(way), len(way))
+    stops = jnp.asarray(np.round(np.linspace(0, len(way) - 1, num_frames)), jnp.int32)
+    frames = _scan(sampler.method, as_argument(denoise), x_T, way, stops, key, sampler.settings)
+    return frames, way[stops]
 
 
 @partial(jax.jit, static_argnames="method")
@@ -155,17 +167,21 @@ def _scan(
     denoise: Denoise,
     x_T: Array,
     sigmas: Array,
+    stops: Array,
     key: Keys,
     settings: tuple[Any, ...],
 ) -> Array:
-    num_steps = len(sigmas) - 1
+    num_steps = jnp.int32(len(sigmas) - 1)
 
-    def body(carry: tuple[Array, Any], index: Array) -> tuple[tuple[Array, Any], Array]:
-        now = Now(index, sigmas, jnp.int32(num_steps), key)
-        carry = method.step(denoise, *carry, now, settings)
+    def step(index: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
+        return method.step(denoise, *carry, Now(index, sigmas, num_steps, key), settings)
+
+    def to_next_stop(carry: tuple[Array, Any], ends: Array) -> tuple[tuple[Array, Any], Array]:
+        carry = jax.lax.fori_loop(ends[0], ends[1], step, carry)
         return carry, carry[0]
 
-    _, xs = jax.lax.scan(body, (x_T, method.memory(x_T)), jnp.arange(num_steps))
+    ends = jnp.stack([stops[:-1], stops[1:]], axis=1)
+    _, xs = jax.lax.scan(to_next_stop, (x_T, method.memory(x_T)), ends)
     return jnp.concatenate([x_T[None], xs])
 
 

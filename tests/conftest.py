@@ -1,10 +1,14 @@
 """Strict: warnings are errors (pyproject.toml), shapes are checked, no silent broadcasting."""
 
 import math
+import os
 from pathlib import Path
 
-import jax
-import jaxtyping
+# these networks are small: most of the time goes into compiling them, half of it into optimising
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+import jax  # noqa: E402
+import jaxtyping  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")

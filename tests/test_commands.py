@@ -17,7 +17,7 @@ from PIL import Image
 
 import sample
 import train
-from configs import build, schema
+from configs import build, request, schema
 from diffusion import checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -137,7 +137,7 @@ def test_the_same_seed_gives_the_same_images_however_chunked(run_dir, drawn, tmp
     np.testing.assert_array_equal(samples(tmp_path)[0], drawn[0])
 
 
-@pytest.mark.parametrize("name", sample.SAMPLERS)
+@pytest.mark.parametrize("name", request.SAMPLERS)
 def test_every_sampler_can_be_named(run_dir, tmp_path, name):
     options = ["--sampler", name, "--num-images", "2", "--label", "3", "--guidance", "2"]
     sample.main([str(run_dir), *options, "--out", str(tmp_path)])

@@ -223,7 +223,9 @@ def test_p2_without_strength_is_l_simple_and_edms_weighting_is_simple_for_its_ow
     np.testing.assert_allclose(weight_of(dm.EDMWeighting(0.5), dm.EDM(0.5)), 1.0, rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", [lambda: dm.MinSNR(0.0), lambda: dm.P2(-1.0), lambda: dm.P2(k=0.0)])
+@pytest.mark.parametrize(
+    "make", [lambda: dm.MinSNR(0.0), lambda: dm.P2(-1.0), lambda: dm.P2(k=0.0)]
+)
 def test_impossible_weightings_are_refused(make):
     with pytest.raises(ValueError):
         make()

@@ -353,10 +353,14 @@ def test_grids_that_do_not_descend_to_zero_or_above_are_refused(sampler, sigmas)
 @pytest.mark.parametrize("sampler", [s for s in VARIANTS if not isinstance(s, dm.RK45)])
 def test_a_trajectory_leads_from_noise_to_the_sample(sampler):
     x_T, sigmas, key = 80.0 * jnp.ones((2, 3)), dm.Karras()(5), jax.random.key(3)
-    way = dm.trajectory(sampler, oracle, x_T, sigmas, key)
+    way, at = dm.trajectory(sampler, oracle, x_T, sigmas, key)
     assert way.shape == (6, 2, 3)
+    np.testing.assert_array_equal(at, sigmas)
     np.testing.assert_array_equal(way[0], x_T)
     np.testing.assert_allclose(way[-1], sampler(oracle, x_T, sigmas, key), rtol=1e-5)
+    few, at_few = dm.trajectory(sampler, oracle, x_T, sigmas, key, num_frames=3)
+    np.testing.assert_array_equal(at_few, sigmas[jnp.array([0, 2, 5])])
+    np.testing.assert_allclose(few, way[jnp.array([0, 2, 5])], rtol=1e-5)
 
 
 @pytest.mark.parametrize("sampler", [s for s, _ in DETERMINISTIC])
