@@ -29,13 +29,14 @@ class Inpaint:
     redrawn: Array
 
     def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
-        return jnp.where(self.redrawn, self.denoise(x_t, sigma), self.image)
+        redrawn, image = (jnp.broadcast_to(a, x_t.shape) for a in (self.redrawn, self.image))
+        return jnp.where(redrawn, self.denoise(x_t, sigma), image)
 
 
 def inpaint(
     denoise: Denoise,
     image: Float[Array, "B H W C"] | Float[Array, "H W C"],
-    redrawn: Bool[Array, "B H W"] | Bool[Array, "H W"],
+    redrawn: Bool[Array, "*mask"],
 ) -> Denoise:
     """Draws the part of an image anew that a mask names; the rest is known.
 
@@ -45,7 +46,7 @@ def inpaint(
 
     Args:
       image: in [-1, 1]; what it holds under the mask is ignored.
-      redrawn: True where the image is drawn anew.
+      redrawn: True where the image is drawn anew, (H, W) or (B, H, W).
     Raises:
       ValueError: the mask is not as high and wide as the image.
     Source: replacement as Lugmayr et al. 2022, arXiv:2201.09865, equation 8.
@@ -69,7 +70,13 @@ class SuperResolve:
     def __call__(self, x_t: Float[Array, "B H W C"], sigma: Sigma) -> Float[Array, "B H W C"]:
         x_0_hat = self.denoise(x_t, sigma)
         factor = x_t.shape[-2] // self.low.shape[-2]
-        return x_0_hat + enlarged(self.low - shrunk(x_0_hat, factor), factor)
+        if tuple(factor * n for n in self.low.shape[-3:-1]) != x_t.shape[-3:-1]:
+            raise ValueError(
+                f"the images are {x_t.shape[-3:-1]} (height, width), which is no whole number of "
+                f"times the given {self.low.shape[-3:-1]}."
+            )
+        drawn = shrunk(x_0_hat, factor)
+        return x_0_hat + enlarged(jnp.broadcast_to(self.low, drawn.shape) - drawn, factor)
 
 
 def super_resolve(
@@ -80,7 +87,9 @@ def super_resolve(
     x_0_hat + A^+ (low - A x_0_hat),  A averages squares of pixels, A^+ repeats each pixel
 
     Args:
-      low: in [-1, 1]; the image that is drawn must be a whole number of times as large.
+      low: in [-1, 1].
+    Raises:
+      ValueError: at the call, where the images are no whole number of times as large.
     Source: Wang, Yu & Zhang 2022, arXiv:2212.00490, equation 12 (DDNM).
     """
     return SuperResolve(denoise, jnp.asarray(low))
@@ -89,8 +98,6 @@ def super_resolve(
 def shrunk(image: Float[Array, "*B H W C"], factor: int) -> Float[Array, "*B h w C"]:
     """Averages squares of pixels."""
     *batch, height, width, channels = image.shape
-    if height % factor or width % factor:
-        raise ValueError(f"{height} x {width} pixels are not divisible by {factor}.")
     parts = (height // factor, factor, width // factor, factor)
     return image.reshape(*batch, *parts, channels).mean((-4, -2))
 

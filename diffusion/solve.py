@@ -186,8 +186,12 @@ def _scan(
 
 
 def as_argument(denoise: Denoise) -> Any:
-    """A pytree as it is; a plain function as a leafless pytree that is equal only to itself."""
-    return jax.tree_util.Partial(denoise) if jax.tree_util.all_leaves([denoise]) else denoise
+    """The denoiser as a pytree; a plain function in it is leafless, and equal only to itself."""
+
+    def wrap(leaf: Any) -> Any:
+        return jax.tree_util.Partial(leaf) if callable(leaf) else leaf
+
+    return jax.tree.map(wrap, denoise)
 
 
 def check_grid(sigmas: Float[Array, "S"]) -> None:

@@ -125,3 +125,9 @@ def test_a_new_scale_compiles_nothing(scale):
     before = len(traces)
     run(scale)
     assert len(traces) == before
+
+
+def test_wrapped_plain_functions_enter_samplers():
+    guided = dm.clip(dm.classifier_free(cond, uncond, 1.5))
+    x_0 = dm.Heun()(guided, X_T, jnp.array([1.0, 0.5, 0.0]), jax.random.key(0))
+    assert jnp.abs(x_0).max() <= 1
