@@ -209,7 +209,7 @@ def edit(args: argparse.Namespace, trained: Trained, noise_of_seed: Callable[[in
         sampler = trained.sampling.sampler
         if num_resample != 1:
             sampler = dm.RePaint(sampler, num_resample)
-        dm.inpaint(lambda x_t, sigma: x_t, image, redrawn)  # refuses another size now, not in the work
+        dm.inpaint(lambda x_t, sigma: x_t, image, redrawn)  # refuses another size
         return Edit(
             denoise=lambda denoise: dm.inpaint(denoise, image, redrawn),
             sampler=lambda _: sampler,

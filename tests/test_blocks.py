@@ -137,7 +137,7 @@ def test_openais_sinusoids_have_cosines_first_and_stop_short_of_the_last_frequen
 
 
 def test_fourier_features_are_cosines_and_sines_of_their_frequencies():
-    features = Fourier(scale=2.0).make(8, rngs=nnx.Rngs(0))
+    features = Fourier(scale=2.0, cos_first=True).make(8, rngs=nnx.Rngs(0))
     w = features.frequencies[...]
     assert w.shape == (4,)
     got = features(jnp.array([0.25, -1.0]))

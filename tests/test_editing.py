@@ -175,7 +175,10 @@ def test_between_unit_noises_all_is_unit_noise():
         (lambda: dm.RePaint(dm.Heun(), num_resample=0), "1 or more"),
         (lambda: dm.RePaint(dm.Heun(), jump_length=0), "1 or more"),
         (lambda: dm.invert(smooth, IMAGE, dm.Karras()(5), dm.Euler(eta=1.0)), "draws noise"),
-        (lambda: dm.super_resolve(smooth, jnp.zeros((3, 3, 1)))(IMAGE, jnp.float32(1)), "whole number"),
+        (
+            lambda: dm.super_resolve(smooth, jnp.zeros((3, 3, 1)))(IMAGE, jnp.float32(1)),
+            "whole number",
+        ),
     ],
 )
 def test_impossible_edits_are_refused(make, says):

@@ -204,3 +204,33 @@ def test_edm2_keeps_unit_variance():
     y = jax.jit(network)(params, jax.random.normal(jax.random.key(0), (8, 8, 8, 8)), jnp.ones(8))
     # silu's constant and the sums' independence hold for wide layers of normal features
     np.testing.assert_allclose(y.std(), 1.0, atol=0.3)
+
+
+@pytest.mark.parametrize("label", [-2, 3])
+def test_edm2_refuses_a_label_that_is_no_class(label):
+    config = CONFIGS["edm2"]
+    x = jnp.zeros((1, config.image_size, config.image_size, config.in_channels))
+    with pytest.raises(ValueError, match=rf"label {label} is outside -1 .. 2"):
+        drawn(abstract(config))(x, jnp.zeros(1), label=jnp.array([label]))
+
+
+def test_unit_kernels_want_kernels():
+    with pytest.raises(ValueError, match="no kernel"):
+        unet_flax.unit_kernels({"bias": jnp.ones(3)})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("channels", 0),
+        ("head_dim", 0),
+        ("num_res_blocks", 0),
+        ("res_balance", 2.0),
+        ("concat_balance", -1.0),
+        ("largest", -1.0),
+        ("dtype", "float16"),
+    ],
+)
+def test_a_wrong_edm2_configuration_is_refused(field, value):
+    with pytest.raises(ValueError, match=field):
+        dataclasses.replace(CONFIGS["edm2"], **{field: value})

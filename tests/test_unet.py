@@ -1,6 +1,8 @@
 """Laws of the network."""
 
 import dataclasses
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,11 @@ from conftest import TINY
 from flax import linen, nnx
 
 import unet_flax
-from unet_flax import Table, UNet, UNetConfig
+from unet_flax import Fourier, Middle, Sinusoidal, Table, UNet, UNetConfig
+from unet_flax.embeddings import check_label
+from unet_flax.unet import check_call
+
+GIVEN = ("label", "augment_label", "context", "context_mask", "condition", "x_0_hat")
 
 
 @pytest.fixture(scope="module")
@@ -177,18 +183,26 @@ def abstract(**changes):
         ({}, {"x_0_hat": (1, 8, 8, 2)}, "set self_conditioning"),
         ({}, {"augment_label": (1, 9)}, "set augment_channels"),
         ({"context_channels": 4}, {}, "context is missing"),
-        ({"context_channels": 4}, {"context": (1, 2, 3)}, "context of width 3"),
+        ({"context_channels": 4}, {"context": (1, 2, 3)}, r"takes \(1, 2, 4\)"),
         ({"condition_channels": 1}, {}, "condition is missing"),
-        ({"condition_channels": 1}, {"condition": (1, 8, 8, 2)}, r"takes \(8, 8, 1\)"),
-        ({"augment_channels": 9}, {"augment_label": (1, 8)}, r"takes \(9,\)"),
+        ({"condition_channels": 1}, {"condition": (1, 8, 8, 2)}, r"takes \(1, 8, 8, 1\)"),
+        ({"augment_channels": 9}, {"augment_label": (1, 8)}, r"takes \(1, 9\)"),
         ({"label": Table(has_null=False)}, {}, "no null class"),
+        ({}, {"context_mask": (1, 2)}, "set context_channels"),
+        ({"context_channels": 4}, {"context": (1, 2, 4), "context_mask": (1, 3)}, "context_mask"),
+        ({"context_channels": 4}, {"context": (1, 2, 4), "context_mask": (1, 2)}, "no token"),
+        ({"context_channels": 4}, {"context": (2, 2, 4)}, r"takes \(1, 2, 4\)"),
+        ({}, {"label": (2,)}, r"takes \(1,\)"),
         ({"dims": 1}, {}, r"takes \(8, 2\)"),
     ],
 )
 def test_what_does_not_fit_the_configuration_is_refused(config, told, says):
-    arrays = {name: jnp.zeros(shape) for name, shape in told.items()}
+    kinds = {"context_mask": bool, "label": int}
+    arrays = {name: jnp.zeros(shape, kinds.get(name, float)) for name, shape in told.items()}
+    config = dataclasses.replace(TINY, **config)
+    x = jnp.zeros((1, 8, 8, 2))  # not by the network: the tests' own check of shapes comes first
     with pytest.raises(ValueError, match=says):
-        abstract(**config)(jnp.zeros((1, 8, 8, 2)), jnp.zeros(1), **arrays)
+        check_call(config, x, jnp.zeros(1), dict.fromkeys(GIVEN) | arrays)
 
 
 def test_works_inside_a_linen_module(unet, network_and_params, inputs):
@@ -220,14 +234,14 @@ def _others(variables):
         ("image_size", 0, "below 1"),
         ("channels", 0, "below 1"),
         ("channel_mult", (), "one multiple"),
-        ("channel_mult", (1, 0), "one multiple"),
+        ("channel_mult", (1, 0), "below 1"),
         ("attention_resolutions", (5,), "levels of this network have"),
         ("num_groups", 7, "does not divide the width"),
         ("num_heads", 3, "attention heads"),
         ("head_dim", 5, "attention heads"),
         ("dropout", 1.0, "outside"),
         ("num_res_blocks", (2, 2), "one for each of the 3 levels"),
-        ("num_res_blocks", 0, "1 or more"),
+        ("num_res_blocks", 0, "below 1"),
         ("param_dtype", "float16", "neither"),
         ("decoder_attention", "first", "neither"),
         ("dims", 4, "none of 1, 2, 3"),
@@ -235,6 +249,10 @@ def _others(variables):
         ("condition_channels", -1, "below 0"),
         ("emb_channels", 0, "below 1"),
         ("num_classes", 0, "below 1"),
+        ("head_dim", 12, "cannot be cut"),  # of 16 there would be one head, of another width
+        ("skip_scale", 0.0, "above 0"),
+        ("norm_eps", -1.0, "above 0"),
+        ("input_pyramid", (1.0, -1.0), "sum is not 0"),
         ("dtype", "float16", "neither"),
     ],
 )
@@ -256,3 +274,59 @@ def test_a_label_for_an_unconditional_network_is_refused():
     unet = nnx.eval_shape(lambda: UNet(config, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match="label is given"):
         unet(jnp.zeros((1, 8, 8, 2)), jnp.zeros(1), label=jnp.zeros(1, jnp.int32))
+
+
+def test_a_context_that_nothing_attends_to_is_refused():
+    with pytest.raises(ValueError, match="nothing attends"):
+        dataclasses.replace(
+            TINY, context_channels=4, attention_resolutions=(), middle=Middle(attention=False)
+        )
+
+
+def test_heads_need_only_fit_where_there_is_attention():
+    config = dataclasses.replace(TINY, channel_mult=(1, 3), attention_resolutions=(4,), head_dim=12)
+    assert config.heads(24) == 2
+
+
+def test_the_noise_levels_are_one_an_image(unet):
+    for c_noise in (jnp.zeros(1), jnp.zeros(3)):
+        with pytest.raises(ValueError, match=r"c_noise of shape \(\d,\) is not one level"):
+            check_call(unet.config, jnp.zeros((2, 8, 8, 2)), c_noise, dict.fromkeys(GIVEN))
+
+
+def test_labels_are_whole_numbers():
+    with pytest.raises(ValueError, match="float32 is no class"):
+        check_label(jnp.zeros(2), 3, has_null=True)
+
+
+UNTYPED = """
+from unet_flax import UNetConfig
+assert hash(UNetConfig(8, channel_mult=[1, 2], attention_resolutions=[4])) == hash(
+    UNetConfig(8, channel_mult=(1, 2), attention_resolutions=(4,))
+)
+for wrong in (dict(channels=32.0), dict(resampling="pool"), dict(noise_features="fourier")):
+    try:
+        UNetConfig(8, channel_mult=(1, 2), attention_resolutions=(4,), **wrong)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_values_of_another_kind_are_refused_where_no_type_checker_is():
+    command = [sys.executable, "-W", "error", "-c", UNTYPED]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert out[0] == "channels=32.0 is no whole number."
+    assert out[1].startswith("resampling='pool' is no ")
+    assert out[2].startswith("noise_features='fourier' is no ")
+
+
+def test_a_module_with_running_statistics_has_no_pure_function():
+    with pytest.raises(ValueError, match="running statistics"):
+        unet_flax.functional(nnx.eval_shape(lambda: nnx.BatchNorm(3, rngs=nnx.Rngs(0))))
+
+
+@pytest.mark.parametrize("channels", [0, 1, -4])
+@pytest.mark.parametrize("kind", [Sinusoidal, Fourier])
+def test_noise_features_need_a_sine_and_a_cosine(kind, channels):
+    with pytest.raises(ValueError, match="2 or more"):
+        kind(channels=channels)

@@ -4,12 +4,14 @@ from unet_flax import presets
 from unet_flax.attention import CrossAttention, SelfAttention
 from unet_flax.blocks import GroupNorm, ResBlock
 from unet_flax.classic import ClassicUNet, Classifier, ConvBlock, DownBlock, Encoder, UpBlock
+from unet_flax.config import Middle, UNetConfig
 from unet_flax.diffusers import load_diffusers, save_diffusers
 from unet_flax.edm2 import EDM2Config, EDM2UNet, unit_kernels
 from unet_flax.embeddings import Embedding, Fourier, LabelEmbedding, OneHot, Sinusoidal, Table
 from unet_flax.embeddings import sinusoidal as sinusoidal
+from unet_flax.functional import functional
 from unet_flax.resample import Downsample, Pool, Residual, Resize, Strided, Upsample
-from unet_flax.unet import Middle, UNet, UNetConfig, functional
+from unet_flax.unet import UNet
 
 __all__ = [
     "Classifier",

@@ -110,6 +110,8 @@ class Encoder(nnx.Module):
           ValueError: height or width cannot be halved that often, or the channels are others.
         """
         factor = 2 ** len(self.widths)
+        if x.ndim != 4:
+            raise ValueError(f"images of shape {x.shape} are not (B, height, width, channels).")
         _, height, width, channels = x.shape
         if height % factor or width % factor or channels != self.in_channels:
             raise ValueError(
@@ -149,6 +151,8 @@ class ClassicUNet(nnx.Module):
         has_skips: bool = True,
         rngs: nnx.Rngs,
     ):
+        if out_channels < 1:
+            raise ValueError(f"out_channels={out_channels} must be 1 or more.")
         self.has_skips = has_skips
         self.encoder = Encoder(in_channels, channels, depth, rngs=rngs)
         widths = self.encoder.widths
@@ -187,6 +191,8 @@ class Classifier(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
+        if num_classes < 1:
+            raise ValueError(f"num_classes={num_classes} must be 1 or more.")
         self.encoder = Encoder(in_channels, channels, depth, rngs=rngs)
         self.head = nnx.Linear(self.encoder.widths[-1], num_classes, rngs=rngs)
 

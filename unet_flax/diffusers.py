@@ -12,6 +12,7 @@ Source: diffusers 0.42.1, the documented fields of UNet2DModel and the names in 
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from unet_flax.diffusers_config import from_diffusers, to_diffusers
-from unet_flax.unet import UNet, functional
+from unet_flax.functional import functional
+from unet_flax.unet import UNet
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -30,7 +32,9 @@ def load_diffusers(
 ) -> UNet:
     """Reads a network that diffusers wrote.
 
-    Classes have no null row there: every label must be given.
+    Classes have no null row there: every label must be given. A network of time_embedding_type
+    "fourier" takes c_noise = ln(timestep) here, and its output is what diffusers divides by the
+    timestep.
 
     Args:
       folder: holds config.json and the weights as safetensors, in one file or in shards; or a
@@ -69,12 +73,14 @@ def save_diffusers(unet: UNet, folder: str | Path) -> None:
         _their_name(path): _to_torch(path, leaf) for path, leaf in _leaves(functional(unet)[1])
     }
     folder.mkdir(parents=True, exist_ok=True)
-    # the weights come last: a folder with weights is whole
-    (folder / WEIGHTS).unlink(missing_ok=True)
+    # the weights come last, and no others stay: a folder with weights is whole
+    stale = folder.glob(f"{Path(WEIGHTS).stem}-*-of-*.safetensors")
+    for path in (folder / WEIGHTS, folder / f"{WEIGHTS}.index.json", *stale):
+        path.unlink(missing_ok=True)
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
-    partial = folder / f".{WEIGHTS}"
-    safetensors.flax.save_file(weights, str(partial), metadata={"format": "pt"})
-    partial.replace(folder / WEIGHTS)
+    unfinished = folder / f".{WEIGHTS}"
+    safetensors.flax.save_file(weights, str(unfinished), metadata={"format": "pt"})
+    unfinished.replace(folder / WEIGHTS)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -95,7 +101,10 @@ def _read_weights(folder: Path) -> dict[str, jax.Array]:
 
     index = folder / f"{WEIGHTS}.index.json"
     if index.is_file():
-        names = sorted(set(_read_json(index)["weight_map"].values()))
+        shards = _read_json(index).get("weight_map")
+        if not isinstance(shards, dict):
+            raise ValueError(f"{index} is damaged: it has no weight_map.")
+        names = sorted({str(shard) for shard in shards.values()})
     else:
         names = [WEIGHTS]
     weights: dict[str, jax.Array] = {}
@@ -137,17 +146,20 @@ def _fill(shapes: dict[Any, Any], weights: dict[str, jax.Array]) -> dict[Any, An
             f"the weights do not fit config.json: {len(missing)} missing{_some(missing)}, "
             f"{len(unexpected)} unexpected{_some(unexpected)}."
         )
+    misfits = []
+    for name, (path, leaf) in wanted.items():
+        shape, fitting = weights[name].shape, jax.eval_shape(partial(_to_torch, path), leaf).shape
+        # projections are convolutions of one pixel there, in old checkpoints matrices
+        if shape != fitting and shape not in (fitting[:2], (*fitting, 1, 1)):
+            misfits.append(f"{name} {shape}, not {fitting}")
+    if misfits:
+        raise ValueError(f"the weights do not fit config.json: {len(misfits)}{_some(misfits)}.")
     filled: dict[Any, Any] = {}
     for name, (path, leaf) in wanted.items():
-        array = _from_torch(path, weights[name])
-        if array.shape != leaf.shape:
-            raise ValueError(
-                f"the weights do not fit config.json: {name} has shape {weights[name].shape}."
-            )
         node = filled
         for key in path[:-1]:
             node = node.setdefault(key, {})
-        node[path[-1]] = array.astype(leaf.dtype)
+        node[path[-1]] = _from_torch(path, weights[name]).astype(leaf.dtype)
     return filled
 
 

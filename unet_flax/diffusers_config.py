@@ -5,9 +5,9 @@ Source: diffusers 0.42.1, the documented fields of UNet2DModel.
 
 from typing import Any
 
+from unet_flax.config import Middle, UNetConfig
 from unet_flax.embeddings import Fourier, Sinusoidal, Table
 from unet_flax.resample import BOX, Residual, Strided
-from unet_flax.unet import Middle, UNetConfig
 
 # what diffusers takes where config.json is silent
 DEFAULTS: dict[str, Any] = dict(
@@ -42,6 +42,39 @@ DEFAULTS: dict[str, Any] = dict(
 )
 
 
+def _check_types(values: dict[str, Any]) -> None:
+    """Raises a ValueError for a value of another kind than the field's own."""
+    for name, default in DEFAULTS.items():
+        value = values[name]
+        match default:
+            case bool() | str():
+                fits = isinstance(value, type(default))
+            case int() | float() if name == "attention_head_dim":
+                fits = value is None or _is_number(value) and value >= 1
+            case int() | float():
+                fits = _is_number(value) and value >= 0
+            case tuple():
+                fits = isinstance(value, list | tuple) and len(value) > 0
+                fits = fits and all(isinstance(item, type(default[0])) for item in value)
+            case _:
+                fits = True
+        if not fits:
+            raise _refuse(name, value, f"a value like {default!r} can")
+    size = values["sample_size"]
+    sizes = list(size) if isinstance(size, list | tuple) else [size]
+    if not all(item is None or _is_number(item) and item >= 1 for item in sizes):
+        raise _refuse("sample_size", size, "a number of pixels can")
+    for name in ("layers_per_block", "norm_num_groups", "mid_block_scale_factor", "norm_eps"):
+        if not values[name] > 0:
+            raise _refuse(name, values[name], "a value above 0 can")
+    if min(values["block_out_channels"]) < 1:
+        raise _refuse("block_out_channels", values["block_out_channels"], "1 or more can")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _refuse(field: str, value: Any, allowed: str) -> ValueError:
     return ValueError(f"{field}={value!r} cannot be expressed here; {allowed}.")
 
@@ -59,6 +92,7 @@ def from_diffusers(values: dict[str, Any], image_size: int | None, dtype: str) -
         if name not in DEFAULTS and not name.startswith("_") and value is not None:
             raise _refuse(name, value, "it is no field of UNet2DModel that this knows")
     v = DEFAULTS | values
+    _check_types(v)
     for name, allowed in {
         "center_input_sample": (False,),
         "mid_block_type": ("UNetMidBlock2D",),
@@ -83,9 +117,12 @@ def from_diffusers(values: dict[str, Any], image_size: int | None, dtype: str) -
     for width in widths:
         if width % widths[0]:
             raise _refuse("block_out_channels", widths, "each must be a multiple of the first")
+    head_dim = v["attention_head_dim"]
+    for level in _attention_levels(v) + [len(widths) - 1] * bool(v["add_attention"]):
+        if head_dim is not None and widths[level] % head_dim:
+            raise _refuse("attention_head_dim", head_dim, f"a divisor of {widths[level]} can")
     is_fourier = v["time_embedding_type"] == "fourier"
     scale_shift = v["resnet_time_scale_shift"] == "scale_shift"
-    head_dim = v["attention_head_dim"]
     num_classes = v["num_class_embeds"]
     return UNetConfig(
         image_size=image_size,
@@ -183,6 +220,11 @@ def to_diffusers(config: UNetConfig) -> dict[str, Any]:
         raise ValueError(
             f"num_res_blocks={config.num_res_blocks} cannot be expressed by diffusers' "
             "UNet2DModel: it has the same number in every level."
+        )
+    if config.channel_mult[0] != 1:
+        raise ValueError(
+            f"channel_mult={config.channel_mult} cannot be expressed by diffusers' UNet2DModel: "
+            "its first level is as wide as its first convolution; channel_mult must begin with 1."
         )
     middle = config.middle
     if not (middle.attention_norm or config.scale_shift or not middle.attention):

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from unet_flax.embeddings import Constant
+from unet_flax.config import TYPES, check_sizes
+from unet_flax.embeddings import Constant, check_label
 from unet_flax.resample import Double, Halve
 
 
@@ -61,6 +62,21 @@ class EDM2Config:
     dtype: str = "float32"
 
     def __post_init__(self):
+        for name in ("channel_mult", "attention_resolutions"):
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))  # lists have no hash
+        check_sizes(self, "image_size", "in_channels", "channels", "channel_mult", "num_res_blocks")
+        check_sizes(self, "attention_resolutions", "head_dim")
+        check_sizes(self, "num_classes", or_none=True)
+        for name in ("label_balance", "concat_balance", "res_balance", "attention_balance"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} is outside [0, 1].")
+        if not self.largest > 0:
+            raise ValueError(f"largest={self.largest} must be above 0.")
+        if self.dtype not in TYPES:
+            raise ValueError(f'dtype={self.dtype!r} is neither "float32" nor "bfloat16".')
+        if not self.channel_mult:
+            raise ValueError("channel_mult=() needs one multiple for each level.")
         factor = 2 ** (len(self.channel_mult) - 1)
         if self.image_size % factor:
             raise ValueError(
@@ -71,11 +87,11 @@ class EDM2Config:
                 f"attention_resolutions={unknown} are sizes that no level has; the levels have "
                 f"{self.resolutions}."
             )
-        for width in self.widths:
+        levels = zip(self.widths, self.resolutions, strict=True)
+        attending = [width for width, size in levels if size in self.attention_resolutions]
+        for width in (*attending, self.widths[-1]):  # the middle attends
             if width % self.head_dim:
                 raise ValueError(f"head_dim={self.head_dim} does not divide the width {width}.")
-        if self.num_classes is not None and self.num_classes < 1:
-            raise ValueError(f"num_classes={self.num_classes} is below 1; use None for no label.")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout={self.dropout} is outside [0, 1).")
 
@@ -142,14 +158,20 @@ def unit_kernels(params: Any) -> Any:
 
     Args:
       params: of an EDM2UNet, as `functional` gives them.
+    Raises:
+      ValueError: there is no kernel in them.
     Source: arXiv:2312.02696, section 2.3.
     """
 
-    def normalized(path: tuple, leaf: Array) -> Array:
-        is_kernel = getattr(path[-1], "key", None) == "kernel"
-        return unit(leaf, tuple(range(leaf.ndim - 1))) if is_kernel else leaf
+    def is_kernel(path: tuple) -> bool:
+        return getattr(path[-1], "key", None) == "kernel"
 
-    return jax.tree.map_with_path(normalized, params)
+    if not any(is_kernel(path) for path, _ in jax.tree.leaves_with_path(params)):
+        raise ValueError("no kernel among these parameters; give what `functional` gives.")
+    return jax.tree.map_with_path(
+        lambda path, leaf: unit(leaf, tuple(range(leaf.ndim - 1))) if is_kernel(path) else leaf,
+        params,
+    )
 
 
 class MPFourier(nnx.Module):
@@ -327,8 +349,13 @@ class EDM2UNet(nnx.Module):
                 f"images of (height, width, channels) {x.shape[1:]} do not fit this network, "
                 f"which takes {(size, size, config.in_channels)}."
             )
+        if c_noise.shape != x.shape[:1]:
+            raise ValueError(f"c_noise of shape {c_noise.shape} is not one level an image.")
+        if label is not None and label.shape != x.shape[:1]:
+            raise ValueError(f"label of shape {label.shape} is not one class an image.")
         emb = self.noise_proj(self.noise_features(c_noise))
         if config.num_classes is not None:
+            check_label(label, config.num_classes, has_null=True)
             emb = mp_sum(emb, self._label(label, x.shape[0]), config.label_balance)
         elif label is not None:
             raise ValueError(

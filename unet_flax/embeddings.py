@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 INIT = nnx.initializers.xavier_uniform()
 
 
 class Constant(nnx.Variable):
-    """Saved with the weights, never trained: its gradient is zero."""
+    """Saved with the weights, never trained: its gradient is zero (mind weight decay)."""
 
 
 def sinusoidal(
@@ -65,6 +66,12 @@ class Sinusoidal:
     max_period: float = 10_000.0
     channels: int | None = None
 
+    def __post_init__(self):
+        if self.channels is not None and self.channels < 2:
+            raise ValueError(f"channels={self.channels} of the sinusoids must be 2 or more.")
+        if not 1 < self.max_period < float("inf"):
+            raise ValueError(f"max_period={self.max_period} of the sinusoids must be above 1.")
+
     def make(self, channels: int, **rngs_and_types: Any) -> "Sinusoidal":
         """The features as a function of c_noise, `channels` wide unless they say themselves."""
         return replace(self, channels=self.channels or channels)
@@ -82,7 +89,7 @@ class Sinusoidal:
 
 @dataclass(frozen=True)
 class Fourier:
-    """Noise features at random frequencies: cos(2 pi w c_noise) || sin(2 pi w c_noise).
+    """Noise features at random frequencies: sin(2 pi w c_noise) || cos(2 pi w c_noise).
 
     The frequencies w ~ N(0, scale^2) are drawn with the weights, saved with them, never trained.
 
@@ -95,14 +102,16 @@ class Fourier:
     """
 
     scale: float = 16.0
-    cos_first: bool = True
+    cos_first: bool = False
     channels: int | None = None
 
     def __post_init__(self):
         if self.scale <= 0:
             raise ValueError(f"scale={self.scale} of the Fourier features must be above 0.")
-        if self.channels is not None and self.channels % 2:
-            raise ValueError(f"channels={self.channels} of the Fourier features must be even.")
+        if self.channels is not None and (self.channels < 2 or self.channels % 2):
+            raise ValueError(
+                f"channels={self.channels} of the Fourier features must be even, 2 or more."
+            )
 
     def make(self, channels: int, *, rngs: nnx.Rngs, **types: Any) -> "FourierFeatures":
         """The features as a module, `channels` wide unless they say themselves."""
@@ -178,6 +187,29 @@ class OneHotLabel(nnx.Module):
         one_hot = jax.nn.one_hot(label, self.num_classes) * np.sqrt(self.num_classes)
         is_known = (label >= -1) & (label < self.num_classes)
         return jnp.where(is_known[:, None], self.linear(one_hot), jnp.nan)
+
+
+def check_label(label: Array | None, num_classes: int, *, has_null: bool) -> None:
+    """Raises a ValueError for a label that is no class, where its values can be seen.
+
+    Where they cannot, under jit, the embedding gives NaN.
+    """
+    if label is None:
+        if not has_null:
+            raise ValueError("label is missing: this network has no null class.")
+        return
+    if not jnp.issubdtype(label.dtype, jnp.integer):
+        raise ValueError(f"label of type {label.dtype} is no class; use whole numbers.")
+    if isinstance(label, Tracer):
+        return
+    lowest = -1 if has_null else 0
+    values = np.asarray(label)
+    wrong = values[(values < lowest) | (values >= num_classes)]
+    if wrong.size:
+        raise ValueError(
+            f"label {wrong[0]} is outside {lowest} .. {num_classes - 1}, the classes of this "
+            "network" + (" (-1 is the null class)." if has_null else ".")
+        )
 
 
 def nothing(label: Array | None) -> float:

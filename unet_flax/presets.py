@@ -2,10 +2,10 @@
 
 import math
 
+from unet_flax.config import UNetConfig
 from unet_flax.edm2 import EDM2Config
 from unet_flax.embeddings import Fourier, OneHot, Sinusoidal, Table
 from unet_flax.resample import Residual, Strided
-from unet_flax.unet import UNetConfig
 
 ROOT_HALF = math.sqrt(0.5)
 

@@ -8,7 +8,6 @@ arXiv:2006.11239.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,191 +20,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from unet_flax.attention import CrossAttention, SelfAttention
 from unet_flax.blocks import GroupNorm, ResBlock, conv
-from unet_flax.embeddings import Embedding, LabelKind, NoiseFeatures, Sinusoidal, Table
-from unet_flax.resample import InputPyramid, Resampling, Strided
-
-TYPES = ("float32", "bfloat16")
-
-
-@dataclass(frozen=True)
-class Middle:
-    """The bottom of the U: a residual block, self-attention, a residual block.
-
-    Attributes:
-      attention: whether the attention is there.
-      attention_norm: whether its input is normalised; diffusers leaves that out where the network
-        has scale-shift.
-      skip_scale: factor of every sum in the middle, or None for the network's.
-    """
-
-    attention: bool = True
-    attention_norm: bool = True
-    skip_scale: float | None = None
-
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """Everything that decides the network's shape.
-
-    Attributes:
-      image_size: height and width in pixels (length in one dimension, depth too in three);
-        divisible by 2 ** (levels - 1).
-      in_channels: channels of the image; 3 for RGB, 1 for grey.
-      channels: width of the first level.
-      channel_mult: width of each level as a multiple of `channels`; its length is the number of
-        levels, each half the size of the one before.
-      num_res_blocks: residual blocks in each level of the encoder, one number or one for each
-        level; the decoder has one more.
-      attention_resolutions: sizes in pixels (not factors) at which each block is followed by
-        attention.
-      num_classes: number of class labels, or None for an unconditional network.
-      dropout: rate in [0, 1) inside the residual blocks, in training only.
-      out_channels: channels of the output, or None for as many as the image.
-      num_heads: attention heads; ignored where head_dim is given.
-      head_dim: width of an attention head, or None to use num_heads.
-      num_groups: groups of every GroupNorm; divides the width of every level.
-      norm_eps: added to the variance in every GroupNorm.
-      dtype: type in which the network computes, "float32" or "bfloat16"; the output is always
-        float32.
-      param_dtype: type of the parameters, "float32" or "bfloat16".
-      scale_shift: whether the embedding scales and shifts the normalised features, or is added.
-      skip_scale: factor of every sum of a block and its skip path; 1/sqrt(2) keeps the variance.
-      qk_norm: whether attention normalises queries and keys.
-      decoder_attention: "all", or "last" for the last block of a level alone.
-      middle: the bottom of the U.
-      resampling: how one level becomes the next: Strided, Pool, Resize or Residual.
-      input_pyramid: taps of a filter by which every level of the encoder is shown the image
-        (NCSN++), or none.
-      emb_channels: width of the embedding, or None for 4 * channels.
-      noise_features: how the noise level enters: Sinusoidal or Fourier.
-      label: how the class enters: Table or OneHot.
-      augment_channels: width of the augmentation label, or None for none.
-      condition_channels: channels of an image that is given along, or 0.
-      context_channels: width of the tokens to which attention attends besides, or None for none.
-      self_conditioning: whether the network is shown its own last estimate.
-      dims: spatial axes: 1, 2 or 3.
-      remat: whether blocks are computed again in the backward pass: less memory, more time.
-    Raises:
-      ValueError: where the values contradict each other.
-    """
-
-    image_size: int
-    in_channels: int = 3
-    channels: int = 128
-    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
-    num_res_blocks: int | tuple[int, ...] = 2
-    attention_resolutions: tuple[int, ...] = (16,)
-    num_classes: int | None = None
-    dropout: float = 0.0
-    out_channels: int | None = None
-    num_heads: int = 1
-    head_dim: int | None = None
-    num_groups: int = 32
-    norm_eps: float = 1e-6
-    dtype: str = "float32"
-    param_dtype: str = "float32"
-    scale_shift: bool = False
-    skip_scale: float = 1.0
-    qk_norm: bool = False
-    decoder_attention: str = "all"
-    middle: Middle = Middle()
-    resampling: Resampling = Strided()
-    input_pyramid: tuple[float, ...] = ()
-    emb_channels: int | None = None
-    noise_features: NoiseFeatures = Sinusoidal()
-    label: LabelKind = Table()
-    augment_channels: int | None = None
-    condition_channels: int = 0
-    context_channels: int | None = None
-    self_conditioning: bool = False
-    dims: int = 2
-    remat: bool = False
-
-    def __post_init__(self):
-        for name in ("image_size", "in_channels", "channels", "num_heads", "num_groups"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is below 1.")
-        for name in (
-            "num_classes",
-            "head_dim",
-            "out_channels",
-            "emb_channels",
-            "augment_channels",
-            "context_channels",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} is below 1; use None for none of its own.")
-        if self.condition_channels < 0:
-            raise ValueError(f"condition_channels={self.condition_channels} is below 0.")
-        if not self.channel_mult or min(self.channel_mult) < 1:
-            raise ValueError(
-                f"channel_mult={self.channel_mult} needs one multiple of 1 or more for each level."
-            )
-        if len(self.blocks) != len(self.channel_mult) or min(self.blocks) < 1:
-            raise ValueError(
-                f"num_res_blocks={self.num_res_blocks} needs to be 1 or more, one number or one "
-                f"for each of the {len(self.channel_mult)} levels."
-            )
-        factor = 2 ** (len(self.channel_mult) - 1)
-        if self.image_size % factor:
-            raise ValueError(
-                f"image_size={self.image_size} is not divisible by {factor} = 2**(levels - 1); "
-                f"use a multiple of {factor} or a shorter channel_mult."
-            )
-        unknown = set(self.attention_resolutions) - set(self.resolutions)
-        if unknown:
-            raise ValueError(
-                f"attention_resolutions={self.attention_resolutions} names sizes that no level "
-                f"has; the levels of this network have {self.resolutions}."
-            )
-        for width in self.widths:
-            if width % self.num_groups:
-                raise ValueError(
-                    f"num_groups={self.num_groups} does not divide the width {width} of a level; "
-                    f"use a divisor of channels={self.channels}."
-                )
-            if width % self.heads(width):
-                raise ValueError(
-                    f"width {width} of a level cannot be cut into attention heads "
-                    f"(num_heads={self.num_heads}, head_dim={self.head_dim})."
-                )
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout={self.dropout} is outside [0, 1).")
-        for name in ("dtype", "param_dtype"):
-            if getattr(self, name) not in TYPES:
-                raise ValueError(
-                    f'{name}={getattr(self, name)!r} is neither "float32" nor "bfloat16".'
-                )
-        if self.decoder_attention not in ("all", "last"):
-            raise ValueError(
-                f'decoder_attention={self.decoder_attention!r} is neither "all" nor "last".'
-            )
-        if self.dims not in (1, 2, 3):
-            raise ValueError(f"dims={self.dims} is none of 1, 2, 3.")
-        if len(self.input_pyramid) % 2:
-            raise ValueError(f"input_pyramid={self.input_pyramid} must be an even number of taps.")
-
-    @property
-    def resolutions(self) -> tuple[int, ...]:
-        """Height and width of each level, largest first."""
-        return tuple(self.image_size >> level for level in range(len(self.channel_mult)))
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of each level."""
-        return tuple(self.channels * multiple for multiple in self.channel_mult)
-
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """Residual blocks of each level of the encoder."""
-        if isinstance(self.num_res_blocks, int):
-            return (self.num_res_blocks,) * len(self.channel_mult)
-        return self.num_res_blocks
-
-    def heads(self, width: int) -> int:
-        """Attention heads of a level that is `width` channels wide."""
-        return self.num_heads if self.head_dim is None else max(width // self.head_dim, 1)
+from unet_flax.config import UNetConfig
+from unet_flax.embeddings import Embedding, check_label
+from unet_flax.resample import InputPyramid
 
 
 class Stage(nnx.Module):
@@ -389,10 +206,11 @@ class UNet(nnx.Module):
             label=label,
             augment_label=augment_label,
             context=context,
+            context_mask=context_mask,
             condition=condition,
             x_0_hat=x_0_hat,
         )
-        _check(config, x, given)
+        check_call(config, x, c_noise, given)
         if config.num_classes is not None and label is None:
             label = jnp.full(x.shape[:1], -1, jnp.int32)
         emb = self.embedding(c_noise, label, augment_label)
@@ -446,7 +264,9 @@ def _keys(dropout_key: Key[Array, ""] | None) -> Iterator[Key[Array, ""] | None]
         block += 1
 
 
-def _check(config: UNetConfig, x: Array, given: dict[str, Array | None]) -> None:
+def check_call(
+    config: UNetConfig, x: Array, c_noise: Array, given: dict[str, Array | None]
+) -> None:
     """Raises a ValueError where what is given does not fit the configuration."""
     spatial = (config.image_size,) * config.dims
     if x.shape[1:] != (*spatial, config.in_channels):
@@ -454,10 +274,13 @@ def _check(config: UNetConfig, x: Array, given: dict[str, Array | None]) -> None
             f"images of (size, channels) {x.shape[1:]} do not fit this network, which takes "
             f"{(*spatial, config.in_channels)}; set image_size and in_channels in its UNetConfig."
         )
-    fields = {
-        "label": ("num_classes", config.num_classes, None),
+    batch, context = x.shape[0], given["context"]
+    tokens = None if context is None else context.shape[1]
+    fields: dict[str, tuple[str, Any, tuple[int | None, ...]]] = {
+        "label": ("num_classes", config.num_classes, ()),
         "augment_label": ("augment_channels", config.augment_channels, (config.augment_channels,)),
-        "context": ("context_channels", config.context_channels, None),
+        "context": ("context_channels", config.context_channels, (tokens, config.context_channels)),
+        "context_mask": ("context_channels", config.context_channels, (tokens,)),
         "condition": (
             "condition_channels",
             config.condition_channels,
@@ -473,63 +296,18 @@ def _check(config: UNetConfig, x: Array, given: dict[str, Array | None]) -> None
             )
         if array is None and value and name in ("context", "condition"):
             raise ValueError(f"{name} is missing: this network has {field}={value}.")
-        if array is not None and shape is not None and array.shape[1:] != shape:
+        if array is not None and array.shape != (batch, *shape):
             raise ValueError(
-                f"{name} of shape {array.shape[1:]} does not fit this network, which takes {shape}."
+                f"{name} of shape {array.shape} does not fit: for these images this network takes "
+                f"{(batch, *shape)}."
             )
-    label, context = given["label"], given["context"]
-    if context is not None and context.shape[-1] != config.context_channels:
-        raise ValueError(
-            f"context of width {context.shape[-1]} does not fit this network, which takes "
-            f"context_channels={config.context_channels}."
-        )
-    if config.num_classes is not None and not config.label.has_null and label is None:
-        raise ValueError("label is missing: this network has no null class.")
-    if label is not None and config.num_classes is not None:
-        _check_label(config, label)
-
-
-def _check_label(config: UNetConfig, label: Array) -> None:
-    assert config.num_classes is not None
-    if isinstance(label, Tracer):  # its values cannot be seen; the embedding gives NaN
-        return
-    lowest = -1 if config.label.has_null else 0
-    values = np.asarray(label)
-    wrong = values[(values < lowest) | (values >= config.num_classes)]
-    if wrong.size:
-        raise ValueError(
-            f"label {wrong[0]} is outside {lowest} .. {config.num_classes - 1}, the classes of "
-            "this network" + (" (-1 is the null class)." if lowest else ".")
-        )
-
-
-Params = dict[str, Any]
-Network = Callable[..., Array]
-
-
-def functional(module: nnx.Module) -> tuple[Network, Params]:
-    """Splits a module into a pure function and its parameters, a plain nested dict of arrays.
-
-    `network(params, *args, **kwargs)` equals `module(*args, **kwargs)` for the module's own
-    parameters. Plain dicts cost `jax.jit` nothing per call, where an NNX module costs
-    milliseconds of Python. All keys are strings, as jax.export and file formats want them.
-
-    Returns:
-      (network, params); params share the module's arrays.
-    """
-    graph, state = nnx.split(module)
-
-    def network(params: Params, *args, **kwargs) -> Array:
-        return nnx.merge(graph, _keyed(params, _list_index))(*args, **kwargs)
-
-    return network, _keyed(nnx.to_pure_dict(state), str)
-
-
-def _keyed(node: Any, rename: Callable[[Any], Any]) -> Any:
-    if not isinstance(node, dict):
-        return node
-    return {rename(key): _keyed(child, rename) for key, child in node.items()}
-
-
-def _list_index(key: str) -> str | int:
-    return int(key) if key.isdecimal() else key
+    if c_noise.shape != (batch,):
+        raise ValueError(f"c_noise of shape {c_noise.shape} is not one level an image, ({batch},).")
+    label, context_mask = given["label"], given["context_mask"]
+    if config.num_classes is not None:
+        check_label(label, config.num_classes, has_null=config.label.has_null)
+    if context_mask is not None and context is None:
+        raise ValueError("context_mask is given without a context.")
+    if context_mask is not None and not isinstance(context_mask, Tracer):
+        if not np.asarray(context_mask).any(1).all():
+            raise ValueError("context_mask leaves an image no token to attend to.")
