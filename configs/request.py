@@ -218,7 +218,9 @@ def edit(args: argparse.Namespace, trained: Trained, noise_of_seed: Callable[[in
     strength = 0.6 if args.strength is None else args.strength
     dm.begin_from(jnp.zeros(1), jnp.zeros(1), jnp.ones(2), strength)  # refuses now, not in the work
     return Edit(
-        begin=lambda denoise, eps, sigmas, index: dm.begin_from(image, eps, sigmas, strength),
+        begin=lambda denoise, eps, sigmas, index: dm.begin_from(
+            jnp.broadcast_to(image, eps.shape), eps, sigmas, strength
+        ),
         source=image,
     )
 

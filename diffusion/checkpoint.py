@@ -5,6 +5,7 @@ appears whole or not at all, so a run that is killed while it saves loses that s
 each checkpoint goes a fingerprint of its arrays, so a damaged one is noticed and not trained on.
 """
 
+import dataclasses
 import json
 import os
 import zlib
@@ -97,8 +98,8 @@ def restore_average(run_dir: Path, target: Any, step: int | None = None) -> tupl
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    training = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
-    return {TRAINING: training, AVERAGE: state.ema}
+    training = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {AVERAGE: training.pop("ema"), TRAINING: training}
 
 
 def _existing(run_dir: Path, step: int | None) -> int:

@@ -11,6 +11,7 @@ With `Eps` the target is eps and the loss DDPM's L_simple; with `EDM` it is EDM'
 Source: Karras et al. 2022, arXiv:2206.00364, equation 8.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,7 +179,7 @@ def loss(
     sigma: Float[Array, "B"],
     eps: Float[Array, "B ..."],
     *,
-    weighting: Weighting = Simple(),  # noqa: B008 (frozen)
+    weighting: Callable[[Array, Array], Array] = Simple(),  # noqa: B008 (frozen)
     **cond: Any,
 ) -> Float[Array, "B"]:
     """Loss of each image: mean over its pixels.

@@ -92,7 +92,8 @@ def _check_range(schedule: "Continuous") -> None:
 
 
 def _quantile(schedule: "Continuous", u: Float[Array, "..."]) -> Float[Array, "..."]:
-    first, last = (float(schedule.time(s)) for s in (schedule.sigma_min, schedule.sigma_max))
+    with jax.ensure_compile_time_eval():  # the ends are numbers, also while a step is traced
+        first, last = (float(schedule.time(s)) for s in (schedule.sigma_min, schedule.sigma_max))
     sigma = schedule.sigma(first + u * (last - first))
     return jnp.clip(sigma, schedule.sigma_min, schedule.sigma_max)  # rounding at both ends
 

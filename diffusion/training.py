@@ -14,7 +14,7 @@ from diffusion.augment import Augment, Batch, Unchanged
 from diffusion.coupling import Coupling, Independent
 from diffusion.denoiser import Network, Preconditioning
 from diffusion.ema import EMA
-from diffusion.loss import Balance, Certain, Simple, Weighting, loss
+from diffusion.loss import Balance, Certain, Simple, loss
 from diffusion.noise import Noise
 
 
@@ -70,7 +70,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     ema: EMA,
     *,
-    weighting: Weighting = Simple(),  # noqa: B008 (frozen)
+    weighting: Callable[[Array, Array], Array] = Simple(),  # noqa: B008 (frozen)
     balance: Balance = Certain(),  # noqa: B008 (frozen)
     coupling: Coupling = Independent(),  # noqa: B008 (frozen)
     label_dropout: float = 0.0,

@@ -1,5 +1,6 @@
 """Laws of checkpoints: whole or refused."""
 
+import dataclasses
 import gc
 
 import jax
@@ -19,8 +20,8 @@ def make_state(step):
         "layers": {0: {"kernel": jax.random.normal(jax.random.key(step), (64, 64))}},
         "scale": jnp.full(3, float(step)),
     }
-    state = dm.TrainState.create(params, OPTIMIZER, EMA)
-    return dm.TrainState(jnp.int32(step), state.params, state.opt_state, state.ema)
+    state = dm.TrainState.create(params, OPTIMIZER, EMA, dm.Uncertainty(4))
+    return dataclasses.replace(state, step=jnp.int32(step))
 
 
 def target():

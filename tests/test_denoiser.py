@@ -5,6 +5,7 @@ import typing
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import diffusion as dm
@@ -205,6 +206,24 @@ def test_a_weighting_weighs_the_same_error_of_x_0_whatever_the_target(
     error = jnp.square(denoise(x_0 + SIGMA[:, None] * eps, SIGMA) - x_0).mean(1)
     got = dm.loss(toy_network, params, preconditioning, x_0, SIGMA, eps, weighting=weighting)
     np.testing.assert_allclose(got, on_x_0 * error, rtol=2e-3)
+
+
+def test_what_is_learned_is_the_logarithm_of_the_loss_at_each_noise_level():
+    balance, log_sigma = dm.Uncertainty(num_features=64), jnp.linspace(-3.0, 3.0, 64)
+    sigma, losses = jnp.exp(log_sigma), jnp.exp(jnp.sin(log_sigma) - 1)
+    learned, optimizer = balance.init(), optax.adam(0.1)
+    np.testing.assert_allclose(balance(learned, sigma, losses), losses)  # begins as it is
+    state = optimizer.init(learned)
+
+    @jax.jit
+    def step(learned, state):
+        grads = jax.grad(lambda learned: balance(learned, sigma, losses).mean())(learned)
+        updates, state = optimizer.update(grads, state)
+        return optax.apply_updates(learned, updates), state
+
+    for _ in range(500):
+        learned, state = step(learned, state)
+    np.testing.assert_allclose(balance.log_loss(learned, sigma), jnp.log(losses), atol=0.05)
 
 
 def test_min_snr_has_its_known_form_for_each_target():

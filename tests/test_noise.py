@@ -52,9 +52,12 @@ def test_log_normal_has_its_mean_and_spread():
     np.testing.assert_allclose([log_sigma.mean(), log_sigma.std()], [-1.2, 1.2], atol=0.02)
 
 
-@pytest.mark.parametrize("noise", [kind() for kind in typing.get_args(Noise)])
+@pytest.mark.parametrize(
+    "noise", [*map(lambda kind: kind(), typing.get_args(Noise)), dm.Stratified(dm.VPCosine())]
+)
 def test_training_sigmas_are_positive_and_a_function_of_the_key(noise):
-    first, again = (noise(jax.random.key(3), (64,)) for _ in range(2))
+    draw = jax.jit(lambda key: noise(key, (64,)))
+    first, again = (draw(jax.random.key(3)) for _ in range(2))
     assert (first > 0).all() and first.dtype == jnp.float32
     np.testing.assert_array_equal(first, again)
 

@@ -77,6 +77,24 @@ def test_two_runs_are_bitwise_equal(train_step, state):
     assert losses == losses_again and equal(first, again)
 
 
+def test_every_weighting_balance_and_coupling_trains(network, params):
+    balance = dm.Uncertainty(num_features=8)
+    state = dm.TrainState.create(jax.tree.map(jnp.copy, params), OPTIMIZER, EMA, balance)
+    step = dm.make_train_step(
+        network,
+        dm.V(),
+        dm.Stratified(dm.VPCosine()),
+        OPTIMIZER,
+        EMA,
+        weighting=dm.MinSNR(),
+        balance=balance,
+        coupling=dm.MinibatchOT(),
+    )
+    state, losses = run(step, state, [0] * 8)
+    assert np.mean(losses[4:]) < np.mean(losses[:4])  # one batch over and over
+    assert jnp.abs(state.balance["kernel"]).max() > 0
+
+
 def test_steps_in_two_pieces_equal_steps_in_one(train_step, state):
     whole, _ = run(train_step, copied(state), range(4))
     half, _ = run(train_step, copied(state), range(2))
