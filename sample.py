@@ -132,7 +132,7 @@ def noise_of_seed(trained: Trained, seed: int) -> jax.Array:
 
 
 def reconstruction_error(pixels: UInt8[np.ndarray, "N H W C"], image: Any) -> float:
-    return math.sqrt(np.square(images.from_pixels(pixels) - image).mean())
+    return math.sqrt(np.square(images.from_pixels(pixels) - np.asarray(image)).mean())
 
 
 if __name__ == "__main__":
