@@ -169,13 +169,15 @@ SCHEDULER = {
 }
 """What diffusers' DDPMScheduler takes where scheduler_config.json is silent."""
 
+PREDICTIONS = {"epsilon": dm.Eps, "v_prediction": dm.V, "sample": dm.X0}
+
 
 def _of_diffusers(folder: Path) -> Trained:
     path = folder / "scheduler" / "scheduler_config.json"
     values = SCHEDULER | (json.loads(path.read_text()) if path.is_file() else {})
     for name, allowed in {
         "beta_schedule": ("linear",),
-        "prediction_type": ("epsilon",),
+        "prediction_type": tuple(PREDICTIONS),
         "variance_type": ("fixed_small", "fixed_large"),
         "trained_betas": (None,),
     }.items():
@@ -200,7 +202,7 @@ def _of_diffusers(folder: Path) -> Trained:
     network, params = unet_flax.functional(unet)
     return Trained(
         model=unet.config,
-        preconditioning=dm.Eps(chain),
+        preconditioning=PREDICTIONS[values["prediction_type"]](chain),
         sampling=sampling,
         network=network,
         params=params,

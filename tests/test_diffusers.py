@@ -13,8 +13,10 @@ import safetensors.flax
 from conftest import TINY, drawn
 from flax import nnx
 
+import diffusion as dm
 import sample
 import unet_flax
+from configs import build
 from unet_flax import Fourier, Middle, OneHot, Pool, Residual, Resize, Sinusoidal, UNet, UNetConfig
 from unet_flax.diffusers_config import DEFAULTS, from_diffusers, to_diffusers
 
@@ -342,6 +344,18 @@ def test_a_pipeline_is_sampled_in_place_of_a_run(tmp_path):
     with np.load(tmp_path / "a" / "samples.npz") as a, np.load(tmp_path / "b" / "samples.npz") as b:
         assert a["images"].shape == (3, 16, 16, 2)
         np.testing.assert_array_equal(a["images"], b["images"])
+
+
+def test_a_pipelines_prediction_type_is_its_preconditioning(tmp_path):
+    shutil.copytree(FOLDERS / "pipeline", tmp_path / "copy")
+    path = tmp_path / "copy" / "scheduler" / "scheduler_config.json"
+    values = json.loads(path.read_text())
+    for name, kind in (("v_prediction", dm.V), ("sample", dm.X0), ("epsilon", dm.Eps)):
+        path.write_text(json.dumps(values | {"prediction_type": name}))
+        assert isinstance(build.trained(tmp_path / "copy", None).preconditioning, kind)
+    path.write_text(json.dumps(values | {"prediction_type": "flow"}))
+    with pytest.raises(ValueError, match="prediction_type='flow' cannot be sampled"):
+        build.trained(tmp_path / "copy", None)
 
 
 @pytest.mark.parametrize(
