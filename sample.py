@@ -28,7 +28,7 @@ from diffusion import images
 def main(argv: list[str]) -> None:
     with cli.one_line_errors():
         args = request.parse(argv)
-        trained = build.trained(args.folder, args.step)
+        trained = build.trained(args.folder, args.step, args.ema)
         trained = dataclasses.replace(trained, sampling=request.sampling(trained.sampling, args))
         edit = request.edit(args, trained, partial(noise_of_seed, trained))
         labels = request.labels(trained, default_label(args, trained), args.num_images)

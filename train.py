@@ -113,7 +113,8 @@ def train(
 
 
 def draw_grid(recipe: Recipe, network: Network, state: dm.TrainState) -> np.ndarray:
-    trained = build.of_recipe(recipe, network, state.ema, f"step {state.step}")
+    average = recipe.ema.choose(state.ema, recipe.ema.names[0])
+    trained = build.of_recipe(recipe, network, average, f"step {state.step}")
     labels = request.labels(trained, None, recipe.run.num_samples)
     return images.grid(sample.draw(trained, labels, seed=0))
 

@@ -17,6 +17,7 @@ from configs.schema import Recipe, Sampling
 from diffusion import checkpoint, sharding
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Denoise, Network, Preconditioning
+from diffusion.ema import reconstruct
 from diffusion.training import TrainStep
 
 
@@ -47,6 +48,12 @@ def check_fit(recipe: Recipe, dataset: ImageArrays) -> None:
                 f"model.{name}={getattr(model, name)} is for projects of your own: train.py gives "
                 "the network nothing of that kind."
             )
+    told = isinstance(recipe.augment, dm.NonLeaky)
+    if model.augment_channels != (9 if told else None):
+        raise ValueError(
+            f"model.augment_channels={model.augment_channels} does not fit the augmentation "
+            f"{type(recipe.augment).__name__}, which tells the network {9 if told else 'nothing'}."
+        )
     if model.dims != 2:
         raise ValueError(f"model.dims={model.dims}, but images have 2.")
     if recipe.label_dropout and model.num_classes and not model.label.has_null:
@@ -126,22 +133,63 @@ class Trained:
             )
 
 
-def trained(folder: Path, step: int | None) -> Trained:
+def trained(folder: Path, step: int | None = None, ema: str | None = None) -> Trained:
     """Reads a run's averaged weights, of its latest checkpoint or of a step; or diffusers' folder.
 
+    Args:
+      step: of the checkpoint; None for the latest.
+      ema: name of the average, or any sigma_rel where power-function averages are kept; None for
+        the first.
     Raises:
       FileNotFoundError: it is neither, or has no such checkpoint.
-      ValueError: what is there is damaged, or cannot be expressed here.
+      ValueError: what is there is damaged, or cannot be expressed here; no such average.
     """
     if (folder / "model_index.json").is_file() or "_class_name" in checkpoint.read_config(folder):
         if step is not None:
             raise ValueError(f"--step {step}: {folder} is of diffusers and has no steps.")
+        if ema is not None:
+            raise ValueError(f"--ema {ema}: {folder} is of diffusers and has no averages.")
         return _of_diffusers(folder)
     recipe = schema.from_json(checkpoint.read_config(folder))
     network, shapes = abstract_network(recipe)
     target = sharding.placed(dm.Mesh(data=1).make(), jax.eval_shape(recipe.ema.init, shapes))
-    average, step = checkpoint.restore_average(folder, target, step)
+    if ema is not None and ema not in recipe.ema.names:
+        average, step = _reconstructed(recipe, folder, target, step, ema)
+    else:
+        average, step = checkpoint.restore_average(folder, target, step)
+        average = recipe.ema.choose(average, ema or recipe.ema.names[0])
     return of_recipe(recipe, network, average, f"step {step}")
+
+
+def _reconstructed(
+    recipe: Recipe, folder: Path, target: Any, step: int | None, ema: str
+) -> tuple[Any, int]:
+    """A power-function average that was not kept, from those of all checkpoints up to the step."""
+    names, kept = recipe.ema.names, recipe.ema
+    try:
+        sigma_rel = float(ema)
+    except ValueError:
+        raise ValueError(f"--ema {ema}: this run keeps {', '.join(names)}.") from None
+    if not isinstance(kept, dm.PowerFunction):
+        raise ValueError(
+            f"--ema {ema}: this run keeps {', '.join(names)}; others can be made of power-function "
+            "averages alone."
+        )
+    last = step if step is not None else max(checkpoint.steps(folder), default=None)
+    steps = [at for at in checkpoint.steps(folder) if last is not None and at <= last]
+    if last not in steps:
+        checkpoint.restore_average(folder, target, step)  # says what is missing
+    assert last is not None
+    snapshots = [(at, width) for at in steps for width in kept.sigma_rels]
+    factors = iter(reconstruct(snapshots, last, sigma_rel).tolist())
+    total: Any = None
+    for at in steps:
+        averages, _ = checkpoint.restore_average(folder, target, at)
+        for name in names:
+            factor = next(factors)
+            part = jax.tree.map(lambda leaf, f=factor: f * leaf, averages[name])
+            total = part if total is None else jax.tree.map(jnp.add, total, part)
+    return total, last
 
 
 def of_recipe(recipe: Recipe, network: Network, params: Any, name: str) -> Trained:

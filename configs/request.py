@@ -61,6 +61,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--guidance", type=float, metavar="SCALE", help="1 is none (the recipe's)")
     parser.add_argument("--step", type=int, help="which checkpoint (the latest)")
     parser.add_argument(
+        "--ema",
+        metavar="NAME",
+        help="which average of the weights; any width in (0, 0.28) where power-function averages "
+        "are kept (the recipe's first)",
+    )
+    parser.add_argument(
         "--batch-size",
         type=int,
         default=64,

@@ -16,7 +16,7 @@ from diffusion.augment import Augment, Unchanged
 from diffusion.coupling import Coupling, Independent
 from diffusion.data import Source
 from diffusion.denoiser import EDM, Preconditioning
-from diffusion.ema import EMA
+from diffusion.ema import EMA, Average, Averages
 from diffusion.grids import Grid, Karras
 from diffusion.loss import Balance, Certain, Simple, Weighting
 from diffusion.noise import LogitNormal, LogNormal, Noise
@@ -160,7 +160,7 @@ class Recipe:
     balance: Balance = field(default_factory=Certain)
     coupling: Coupling = field(default_factory=Independent)
     augment: Augment = field(default_factory=Unchanged)
-    ema: EMA = field(default_factory=EMA)
+    ema: Average = field(default_factory=EMA)
     sampling: Sampling = field(default_factory=Sampling)
     mesh: Mesh = field(default_factory=Mesh)
     label_dropout: float = 0.0
@@ -185,7 +185,7 @@ class Recipe:
 _converter = cattrs.Converter(forbid_extra_keys=True)
 for _union in (
     # those first that others hold
-    *(Schedule, LogNormal | LogitNormal | Schedule),
+    *(Schedule, LogNormal | LogitNormal | Schedule, Averages, Average),
     *(Source, Preconditioning, Noise, Weighting, Balance, Coupling, Augment, Sampler, Grid),
     *(NoiseFeatures, LabelKind, Resampling),
 ):

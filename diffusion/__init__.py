@@ -4,11 +4,11 @@ What touches files (`checkpoint`, `data`, `images`, `journal`) is imported by it
 this package needs no more than jax, numpy and optax.
 """
 
-from diffusion.augment import Flip, Unchanged
+from diffusion.augment import Flip, NonLeaky, Unchanged
 from diffusion.coupling import Independent, MinibatchOT
 from diffusion.denoiser import EDM, X0, Denoise, Denoiser, Eps, Score, V, Velocity, denoiser
 from diffusion.editing import RePaint, begin_from, inpaint, invert, slerp, super_resolve
-from diffusion.ema import EMA
+from diffusion.ema import EMA, HalfLife, PowerFunction, Several
 from diffusion.grids import Even, Exponential, Karras, VPTimesteps
 from diffusion.guidance import (
     autoguidance,
@@ -60,6 +60,7 @@ __all__ = [
     "Exponential",
     "Flip",
     "Flow",
+    "HalfLife",
     "Heun",
     "Independent",
     "Karras",
@@ -68,8 +69,11 @@ __all__ = [
     "Mesh",
     "MinSNR",
     "MinibatchOT",
+    "NonLeaky",
+    "PowerFunction",
     "RePaint",
     "Score",
+    "Several",
     "Sigmoid",
     "Simple",
     "Stratified",

@@ -1,14 +1,17 @@
 """Averages of the weights over training, which sample better than the last weights.
 
-An average is `ema.init(params)` and `ema.update(average, params, step)`.
+An average is `ema.init(params)` and `ema.update(average, params, step, batch_size)`;
+`ema.choose(average, name)` is one of those that it keeps, by the names in `ema.names`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,195 @@ class EMA:
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay={self.decay} of the weights' average is outside [0, 1).")
 
-    def init(self, params: Any) -> Any:
-        return jax.tree.map(jnp.copy, params)  # params are donated to the step, so never shared
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (f"{self.decay:g}",)
 
-    def update(self, average: Any, params: Any, step: Int[Array, ""]) -> Any:
+    def init(self, params: Any) -> Any:
+        return _copy(params)
+
+    def update(self, average: Any, params: Any, step: Int[Array, ""], batch_size: int) -> Any:
         """Takes the weights after optimiser step number `step` (from 0) into the average."""
-        decay = jnp.minimum(self.decay, (1.0 + step) / (10.0 + step))
-        return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
+        return _mix(average, params, jnp.minimum(self.decay, (1.0 + step) / (10.0 + step)))
+
+    def choose(self, average: Any, name: str) -> Any:
+        """The average of that name."""
+        return average
+
+
+@dataclass(frozen=True)
+class HalfLife:
+    """Exponential moving average whose memory is counted in images, and grows with training.
+
+    decay = 0.5 ** (batch_size / min(half_life_images, ramp * images seen))
+
+    Attributes:
+      half_life_images: after so many images a weight counts half; > 0.
+      ramp: the half-life is at most this share of the images seen; > 0.
+    Source: Karras et al. 2022, arXiv:2206.00364, appendix F.2 (0.5 M images, ramp 0.05).
+    """
+
+    half_life_images: int = 500_000
+    ramp: float = 0.05
+
+    def __post_init__(self):
+        if not (self.half_life_images > 0 and self.ramp > 0):
+            raise ValueError(
+                f"half_life_images={self.half_life_images} and ramp={self.ramp} must be above 0."
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (str(self.half_life_images),)
+
+    def init(self, params: Any) -> Any:
+        return _copy(params)
+
+    def update(self, average: Any, params: Any, step: Int[Array, ""], batch_size: int) -> Any:
+        """Takes the weights after optimiser step number `step` (from 0) into the average."""
+        steps = jnp.minimum(self.half_life_images / batch_size, self.ramp * (step + 1.0))
+        return _mix(average, params, 0.5 ** (1 / steps))
+
+    def choose(self, average: Any, name: str) -> Any:
+        """The average of that name."""
+        return average
+
+
+@dataclass(frozen=True)
+class PowerFunction:
+    """Averages whose memory is a fixed share of training; others are made from them afterwards.
+
+    average_t is proportional to the sum over s <= t of s^gamma params_s
+
+    Attributes:
+      sigma_rels: standard deviation of each average's profile, as a share of training, in
+        (0, 0.28); their names are these numbers.
+    Source: Karras et al. 2023, arXiv:2312.02696, section 3.1 and appendix C (0.05 and 0.10).
+    """
+
+    sigma_rels: tuple[float, ...] = (0.05, 0.1)
+
+    def __post_init__(self):
+        if isinstance(self.sigma_rels, list):
+            object.__setattr__(self, "sigma_rels", tuple(self.sigma_rels))  # lists have no hash
+        if not self.sigma_rels or len(set(self.names)) < len(self.sigma_rels):
+            raise ValueError(f"sigma_rels={self.sigma_rels} must be one or more, all different.")
+        for sigma_rel in self.sigma_rels:
+            power(sigma_rel)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"{sigma_rel:g}" for sigma_rel in self.sigma_rels)
+
+    def init(self, params: Any) -> Any:
+        return {name: _copy(params) for name in self.names}
+
+    def update(self, average: Any, params: Any, step: Int[Array, ""], batch_size: int) -> Any:
+        """Takes the weights after optimiser step number `step` (from 0) into the averages."""
+        t = step + 1.0
+        return {
+            name: _mix(average[name], params, (1 - 1 / t) ** (power(sigma_rel) + 1))
+            for name, sigma_rel in zip(self.names, self.sigma_rels, strict=True)
+        }
+
+    def choose(self, average: Any, name: str) -> Any:
+        """The average of that name."""
+        return average[name]
+
+
+Averages = EMA | HalfLife | PowerFunction
+
+
+@dataclass(frozen=True)
+class Several:
+    """Averages of several kinds at once.
+
+    Attributes:
+      averages: no two of one name.
+    """
+
+    averages: tuple[Averages, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "averages", tuple(self.averages))
+        if not self.averages or len(set(self.names)) < len(self.names):
+            raise ValueError(f"averages of {self.names} must be one or more, all different.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for part in self.averages for name in part.names)
+
+    def init(self, params: Any) -> Any:
+        return {"+".join(part.names): part.init(params) for part in self.averages}
+
+    def update(self, average: Any, params: Any, step: Int[Array, ""], batch_size: int) -> Any:
+        """Takes the weights after optimiser step number `step` (from 0) into the averages."""
+        keys = ["+".join(part.names) for part in self.averages]
+        return {
+            key: part.update(average[key], params, step, batch_size)
+            for key, part in zip(keys, self.averages, strict=True)
+        }
+
+    def choose(self, average: Any, name: str) -> Any:
+        """The average of that name."""
+        part = next(part for part in self.averages if name in part.names)
+        return part.choose(average["+".join(part.names)], name)
+
+
+Average = Averages | Several
+
+
+def _copy(params: Any) -> Any:
+    return jax.tree.map(jnp.copy, params)  # params are donated to the step, so never shared
+
+
+def _mix(average: Any, params: Any, decay: Float[Array, ""]) -> Any:
+    return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
+
+
+def power(sigma_rel: float) -> float:
+    """gamma of the profile s^gamma on [0, 1] with that standard deviation.
+
+    sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))
+
+    Raises:
+      ValueError: no profile is so wide; gamma = 0, the mean of all, has 0.289.
+    """
+    if not 0 < sigma_rel < 12**-0.5:
+        raise ValueError(f"sigma_rel={sigma_rel} is outside (0, {12**-0.5:.3f}).")
+    inverse = sigma_rel**-2
+    roots = np.roots([1.0, 7.0, 16 - inverse, 12 - inverse])
+    return float(roots.real.max())
+
+
+def reconstruct(
+    snapshots: Sequence[tuple[int, float]], step: int, sigma_rel: float
+) -> Float[np.ndarray, "S"]:
+    """How to mix stored power-function averages so that another comes out.
+
+    The profile of the mixture is the nearest, in least squares, to the one wanted.
+
+    Args:
+      snapshots: (step, sigma_rel) of each stored average.
+      step: at which the wanted average ends; that of a snapshot, usually the last.
+      sigma_rel: of the wanted average.
+    Returns:
+      A factor for each snapshot; they sum to one.
+    Source: Karras et al. 2023, arXiv:2312.02696, Algorithm 3. Deviation: the sum is held to one.
+    """
+    t = np.array([float(at) for at, _ in snapshots])
+    gamma = np.array([power(sigma) for _, sigma in snapshots])
+    overlaps = _overlap(t[:, None], gamma[:, None], t[None], gamma[None])
+    wanted = _overlap(t, gamma, np.full_like(t, step), np.full_like(t, power(sigma_rel)))
+    # least squares under the constraint that the factors sum to one, by its multiplier
+    ones = np.ones((len(t), 1))
+    system = np.block([[overlaps, ones], [ones.T, np.zeros((1, 1))]])
+    solution, *_ = np.linalg.lstsq(system, np.append(wanted, 1.0), rcond=1e-13)
+    return solution[:-1]
+
+
+def _overlap(t_a: np.ndarray, a: np.ndarray, t_b: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Integral of the product of two profiles (a + 1) s^a / t_a^(a + 1)."""
+    both = np.log(np.minimum(t_a, t_b)) * (a + b + 1)
+    factor = (a + 1) * (b + 1) / (a + b + 1)
+    return factor * np.exp(both - np.log(t_a) * (a + 1) - np.log(t_b) * (b + 1))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from diffusion.augment import Augment, Batch, Unchanged
 from diffusion.coupling import Coupling, Independent
 from diffusion.denoiser import Network, Preconditioning
-from diffusion.ema import EMA
+from diffusion.ema import Average
 from diffusion.loss import Balance, Certain, Simple, loss
 from diffusion.noise import Noise
 
@@ -31,7 +31,7 @@ class TrainState:
       step: optimiser steps done, int32 scalar.
       params: the weights.
       opt_state: optax's state.
-      ema: averaged weights, from which to sample.
+      ema: averaged weights, from which to sample; `ema.choose` where there are several.
       balance: what the loss itself has learned, see `Uncertainty`.
     """
 
@@ -46,7 +46,7 @@ class TrainState:
         cls,
         params: Any,
         optimizer: optax.GradientTransformation,
-        ema: EMA,
+        ema: Average,
         balance: Balance = Certain(),  # noqa: B008 (frozen)
     ) -> "TrainState":
         """The state before the first step."""
@@ -68,7 +68,7 @@ def make_train_step(
     preconditioning: Preconditioning,
     noise: Noise,
     optimizer: optax.GradientTransformation,
-    ema: EMA,
+    ema: Average,
     *,
     weighting: Callable[[Array, Array], Array] = Simple(),  # noqa: B008 (frozen)
     balance: Balance = Certain(),  # noqa: B008 (frozen)
@@ -134,7 +134,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, learning)
         updated: Any = optax.apply_updates(learning, updates)
         params, learned = updated
-        average = ema.update(state.ema, params, state.step)
+        average = ema.update(state.ema, params, state.step, batch["image"].shape[0])
         metrics = {
             "loss": value,
             "grad_norm": optax.tree.norm(grads),

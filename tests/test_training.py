@@ -129,7 +129,7 @@ def test_training_lowers_the_loss_of_one_repeated_batch(train_step, network, sta
 def test_the_average_is_taken_of_the_new_weights(train_step, state):
     before = copied(state)
     after, _ = train_step(state, batch(0), KEY)
-    expected = EMA.update(before.ema, after.params, jnp.int32(0))
+    expected = EMA.update(before.ema, after.params, jnp.int32(0), 8)
     # fused multiply-adds inside the compiled step round once less
     for got, want in zip(jax.tree.leaves(after.ema), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)

@@ -1,0 +1,67 @@
+"""Fashion-MNIST: 60,000 real grey 28x28 images of clothes in ten classes (the training split).
+
+`apt install dataset-fashion-mnist` brings the files where this looks for them; elsewhere they come
+from github.com/zalandoresearch/fashion-mnist.
+
+Source: Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747; file format LeCun's IDX.
+"""
+
+import gzip
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from diffusion.data.arrays import ImageArrays
+
+NAMES = (
+    *("t-shirt", "trouser", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+)
+
+
+@dataclass(frozen=True)
+class FashionMnist:
+    """Real 28x28 images of clothes with their labels.
+
+    Attributes:
+      batch_size: images in a batch, over all devices.
+      path: folder with train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz.
+    """
+
+    batch_size: int = 128
+    path: str = "/usr/share/datasets/fashion-mnist"
+
+    def load(self) -> ImageArrays:
+        """The training images.
+
+        Raises:
+          FileNotFoundError: the files are not there; says where to get them.
+          ValueError: a file is damaged.
+        """
+        folder = Path(self.path).expanduser()
+        images = _read_idx(folder / "train-images-idx3-ubyte.gz", dims=3)
+        labels = _read_idx(folder / "train-labels-idx1-ubyte.gz", dims=1)
+        if len(images) != len(labels) or labels.max() >= len(NAMES):
+            raise ValueError(f"{folder}: the labels do not belong to the images; get both anew.")
+        return ImageArrays(images[..., None], labels.astype(np.int32), NAMES, self.batch_size)
+
+
+def _read_idx(path: Path, dims: int) -> np.ndarray:
+    """uint8 values of an IDX file: 0, 0, 8 (uint8), number of axes, their sizes, the values."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is not there; `apt install dataset-fashion-mnist` brings it, or get "
+            "train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz from "
+            "https://github.com/zalandoresearch/fashion-mnist and name their folder by --data.path."
+        )
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    header = 4 + 4 * dims
+    shape = tuple(np.frombuffer(content[4:header], ">u4").astype(int).tolist())
+    if content[:4] != bytes([0, 0, 8, dims]) or len(content) != header + math.prod(shape):
+        raise ValueError(f"{path} is damaged: it is no IDX file of {dims} axes.")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
