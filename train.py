@@ -4,7 +4,6 @@ Without arguments lists the recipes; `RECIPE --help` lists every field. A folder
 checkpoint is resumed, bit for bit as if it had never stopped.
 """
 
-import math
 import sys
 import time
 from contextlib import closing
@@ -59,7 +58,7 @@ def train(
     """Trains from state.step to run.num_steps, and writes the run's folder.
 
     Raises:
-      FloatingPointError: the loss is nan or inf; names the last checkpoint.
+      FloatingPointError: too many steps in a row were not finite; names the last checkpoint.
     """
     run, batch_size, first = recipe.run, dataset.batch_size, int(state.step)
     began = time.perf_counter()
@@ -67,8 +66,10 @@ def train(
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     print(f"{run_dir}: {num_parameters:,} parameters, steps {first} to {run.num_steps}", flush=True)
     with (
+        cli.stop_requests() as stop_request,
         closing(Journal(run_dir, first)) as journal,
-        closing(checkpoint.Checkpoints(run_dir, run.keep_checkpoints)) as checkpoints,
+        closing(build.checkpoints(recipe, run_dir)) as checkpoints,
+        closing(build.feed(recipe, dataset, mesh, train_step, key, first)) as feed,
         tqdm(
             total=run.num_steps * batch_size,
             initial=first * batch_size,
@@ -77,26 +78,25 @@ def train(
             disable=None,  # shown on a terminal only
         ) as bar,
     ):
-        meter, checked = Meter(batch_size), first
-        for step in range(first + 1, run.num_steps + 1):
-            batch = sharding.shard_batch(mesh, dataset.batch(run.seed, step - 1))
-            state, metrics = train_step(state, batch, key)
-            meter.add(metrics)
-            bar.update(batch_size)
-            if step == first + 1:
+        meter, step = Meter(batch_size), first
+        while step < run.num_steps:
+            before, step = step, next_stop(run, step, is_new=step == first)
+            state, metrics = feed.run(state, before, step)
+            meter.add(metrics, step - before)
+            bar.update((step - before) * batch_size)
+            if before == first:
                 jax.block_until_ready(metrics)
                 meter.restart_clock()  # without the compilation
                 bar.unpause()
 
-            is_last = step == run.num_steps
+            is_last = step == run.num_steps or stop_request() is not None
             saves = is_last or step % run.save_every_steps == 0
             draws = step % run.sample_every_steps == 0 and not is_last
             if saves or draws or step % run.log_every_steps == 0:
                 values = meter.read()
-                if not all(map(math.isfinite, values.values())):
+                if meter.skipped_in_a_row > run.max_skipped_steps:
                     checkpoints.wait()
-                    raise FloatingPointError(diverged(run, run_dir, checked, step, values))
-                checked = step
+                    raise FloatingPointError(diverged(run, run_dir, step, meter.skipped_in_a_row))
                 journal.metrics(step, values)
                 report(bar, step, run.num_steps, values)
             if saves:
@@ -104,12 +104,26 @@ def train(
             if draws:
                 journal.samples(step, draw_grid(recipe, network, state))
                 meter.restart_clock()
+            if is_last:
+                break
         bar.close()
-        reached = int(state.step)
-        grid = run_dir / "samples" / f"{reached}.png"
+        if (signal := stop_request()) is not None and step < run.num_steps:
+            checkpoints.wait()
+            print(f"{signal}: saved step {step} of {run.num_steps}; the same command goes on.")
+            return
+        grid = run_dir / "samples" / f"{step}.png"
         if not grid.exists():
-            journal.samples(reached, draw_grid(recipe, network, state))
-    print(f"{reached - first} steps in {time.perf_counter() - began:.0f} s; samples: {grid}")
+            journal.samples(step, draw_grid(recipe, network, state))
+    print(f"{step - first} steps in {time.perf_counter() - began:.0f} s; samples: {grid}")
+
+
+def next_stop(run: Run, step: int, *, is_new: bool) -> int:
+    """The next step at which something is written, or a signal looked for."""
+    if is_new:
+        return step + 1  # compiles, and the clock begins after it
+    every = (run.log_every_steps, run.save_every_steps, run.sample_every_steps)
+    longest = run.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 10)
+    return min(run.num_steps, step + longest, *((step // n + 1) * n for n in every))
 
 
 def draw_grid(recipe: Recipe, network: Network, state: dm.TrainState) -> np.ndarray:
@@ -121,19 +135,19 @@ def draw_grid(recipe: Recipe, network: Network, state: dm.TrainState) -> np.ndar
 
 def report(bar: tqdm, step: int, num_steps: int, values: dict[str, float]) -> None:
     """Shows the loss in the progress bar, or in a plain line where there is no terminal."""
-    bar.set_postfix(loss=f"{values['loss']:.4f}")
+    loss = f"{values['loss']:.4f}" if "loss" in values else "not finite"
+    bar.set_postfix(loss=loss)
     if bar.disable:
         speed = f"{values['images_per_second']:.0f} img/s" if "images_per_second" in values else ""
-        print(f"step {step}/{num_steps}  loss {values['loss']:.4f}  {speed}", flush=True)
+        print(f"step {step}/{num_steps}  loss {loss}  {speed}", flush=True)
 
 
-def diverged(run: Run, run_dir: Path, before: int, step: int, values: dict[str, float]) -> str:
-    name = next(name for name, value in values.items() if not math.isfinite(value))
+def diverged(run: Run, run_dir: Path, step: int, skipped: int) -> str:
     saved = checkpoint.steps(run_dir)
     last = run_dir / "checkpoints" / str(saved[-1]) if saved else "none yet"
     return (
-        f"{name} is {values[name]} between steps {before} and {step} (seed {run.seed}); last "
-        f"checkpoint: {last}. A lower --optimizer.learning-rate may help."
+        f"loss, gradient or weights were not finite in {skipped} steps in a row, up to step {step} "
+        f"(seed {run.seed}); last checkpoint: {last}. A lower --optimizer.learning-rate may help."
     )
 
 

@@ -5,12 +5,13 @@ import difflib
 import importlib
 from pathlib import Path
 
-from configs.schema import Adam, Recipe, Run, Sampling
+from configs.optimizers import Adam, Optax
+from configs.schema import Recipe, Run, Sampling
 
-__all__ = ["Adam", "Recipe", "Run", "Sampling", "describe", "load", "names"]
+__all__ = ["Adam", "Optax", "Recipe", "Run", "Sampling", "describe", "load", "names"]
 
 _FOLDER = Path(__file__).parent
-_NO_RECIPES = {"__init__", "build", "cli", "request", "schema"}
+_NO_RECIPES = {"__init__", "build", "cli", "optimizers", "request", "schema"}
 
 
 def names() -> list[str]:

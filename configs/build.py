@@ -18,6 +18,7 @@ from diffusion import checkpoint, sharding
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Denoise, Network, Preconditioning
 from diffusion.ema import reconstruct
+from diffusion.feed import Feed, Resident, Streamed
 from diffusion.training import TrainStep
 
 
@@ -97,8 +98,32 @@ def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
         coupling=recipe.coupling,
         label_dropout=recipe.label_dropout,
         augment=recipe.augment,
+        accumulate=recipe.run.accumulate,
     )
     return step, jax.random.fold_in(jax.random.key(recipe.run.seed), 1)
+
+
+def checkpoints(recipe: Recipe, run_dir: Path) -> checkpoint.Checkpoints:
+    """The run's checkpoints, kept as the recipe says."""
+    run = recipe.run
+    return checkpoint.Checkpoints(run_dir, run.keep_checkpoints, run.keep_every_steps)
+
+
+def feed(
+    recipe: Recipe,
+    dataset: ImageArrays,
+    mesh: jax.sharding.Mesh,
+    step: TrainStep,
+    key: Any,
+    first: int,
+) -> Feed:
+    """How the batches after step `first` reach the devices."""
+    steps = recipe.run.steps_per_dispatch
+    if steps is None:
+        steps = 1 if jax.default_backend() == "cpu" else 10
+    if steps == 1:
+        return Streamed(step, dataset, mesh, key=key, seed=recipe.run.seed, first=first)
+    return Resident(step, dataset, mesh, key=key, seed=recipe.run.seed, steps=steps)
 
 
 @dataclass(frozen=True)

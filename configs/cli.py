@@ -9,7 +9,9 @@ import contextlib
 import dataclasses
 import logging
 import os
+import signal
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -44,6 +46,30 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"\n{_program()}: stopped; checkpoints are kept.", file=sys.stderr)
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[], str | None]]:
+    """Within it, SIGINT and SIGTERM ask the program to end soon; a second SIGINT ends it at once.
+
+    Gives a function that says by which signal, or None.
+    """
+    received: list[str] = []
+
+    def ask(number: int, frame: Any) -> None:
+        received.append(signal.Signals(number).name)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None  # signals are the main thread's
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def fail(message: str) -> NoReturn:
@@ -127,6 +153,8 @@ def _add_fields(parser: Any, owner: Any, prefix: str) -> None:
         if dataclasses.is_dataclass(value):
             _add_fields(group if prefix else parser, value, f"{prefix}{field.name}.")
             continue
+        if isinstance(value, dict):
+            continue  # for recipes alone
         group.add_argument(
             f"--{prefix}{field.name}".replace("_", "-"),
             dest=prefix + field.name,

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cattrs
-import optax
 from cattrs.strategies import configure_tagged_union
 
+from configs.optimizers import Optimizer
 from diffusion.augment import Augment, Unchanged
 from diffusion.coupling import Coupling, Independent
 from diffusion.data import Source
@@ -46,6 +46,12 @@ class Run:
       sample_every_steps: steps between two grids of samples.
       num_samples: images in such a grid.
       keep_checkpoints: how many of the latest checkpoints stay.
+      keep_every_steps: of which steps' checkpoints stay besides, or none.
+      max_skipped_steps: how many steps in a row may be not finite, and be skipped, before the run
+        stops.
+      accumulate: parts into which a batch is cut, one computed after the other, to save memory.
+      steps_per_dispatch: steps that the device takes at once, with the dataset in its memory; none
+        is 1 on a CPU and 10 elsewhere.
     """
 
     num_steps: int
@@ -55,67 +61,21 @@ class Run:
     sample_every_steps: int = 1000
     num_samples: int = 64
     keep_checkpoints: int = 3
+    keep_every_steps: int | None = None
+    max_skipped_steps: int = 5
+    accumulate: int = 1
+    steps_per_dispatch: int | None = None
 
     def __post_init__(self):
         _positive(self, "num_steps", "log_every_steps", "save_every_steps", "sample_every_steps")
-        _positive(self, "num_samples", "keep_checkpoints")
+        _positive(self, "num_samples", "keep_checkpoints", "accumulate")
+        for name in ("keep_every_steps", "steps_per_dispatch"):
+            if getattr(self, name) is not None:
+                _positive(self, name)
+        if self.max_skipped_steps < 0:
+            raise ValueError(f"max_skipped_steps={self.max_skipped_steps} must be 0 or more.")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed={self.seed} is outside 0 .. 2**32 - 1.")
-
-
-@dataclass(frozen=True)
-class Adam:
-    """Adam with linear warm-up, optional cosine decay and clipping of the gradient.
-
-    Attributes:
-      learning_rate: after the warm-up.
-      warmup_steps: over which the learning rate climbs from 0.
-      decay_steps: step at which a cosine decay reaches 0, or None for a constant rate.
-      clip_norm: largest global norm of the gradient, or None.
-      b1, b2, eps: Adam's.
-    Source: Kingma & Ba 2014, arXiv:1412.6980.
-    """
-
-    learning_rate: float
-    warmup_steps: int = 0
-    decay_steps: int | None = None
-    clip_norm: float | None = None
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-
-    def __post_init__(self):
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate={self.learning_rate} must be above 0, and finite.")
-        if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1 and 0 < self.eps < math.inf):
-            raise ValueError(
-                f"b1={self.b1}, b2={self.b2}, eps={self.eps}: "
-                "Adam needs b1 and b2 in [0, 1) and eps above 0."
-            )
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps={self.warmup_steps} must be 0 or more.")
-        if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
-            raise ValueError(
-                f"decay_steps={self.decay_steps} must be more than "
-                f"warmup_steps={self.warmup_steps}, or none."
-            )
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm={self.clip_norm} must be above 0, or none.")
-
-    def make(self) -> optax.GradientTransformation:
-        """The optax transformation."""
-        rate = optax.constant_schedule(self.learning_rate)
-        if self.decay_steps is not None:
-            rate = optax.cosine_decay_schedule(
-                self.learning_rate, self.decay_steps - self.warmup_steps
-            )
-        if self.warmup_steps:
-            warmup = optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps)
-            rate = optax.join_schedules([warmup, rate], [self.warmup_steps])
-        adam = optax.adam(rate, self.b1, self.b2, self.eps)
-        if self.clip_norm is None:
-            return adam
-        return optax.chain(optax.clip_by_global_norm(self.clip_norm), adam)
 
 
 @dataclass(frozen=True)
@@ -153,7 +113,7 @@ class Recipe:
     run: Run
     data: Source
     model: UNetConfig
-    optimizer: Adam
+    optimizer: Optimizer
     preconditioning: Preconditioning = field(default_factory=EDM)
     noise: Noise = field(default_factory=LogNormal)
     weighting: Weighting = field(default_factory=Simple)
@@ -168,6 +128,11 @@ class Recipe:
     def __post_init__(self):
         if not 0 <= self.label_dropout <= 1:
             raise ValueError(f"label_dropout={self.label_dropout} is outside [0, 1].")
+        if self.data.batch_size % self.run.accumulate:
+            raise ValueError(
+                f"run.accumulate={self.run.accumulate} does not divide data.batch_size="
+                f"{self.data.batch_size}."
+            )
         if self.sampling.guidance != 1 and not (self.model.num_classes and self.label_dropout):
             raise ValueError(
                 f"guidance={self.sampling.guidance} needs a network that was trained with classes "
@@ -186,7 +151,18 @@ _converter = cattrs.Converter(forbid_extra_keys=True)
 for _union in (
     # those first that others hold
     *(Schedule, LogNormal | LogitNormal | Schedule, Averages, Average),
-    *(Source, Preconditioning, Noise, Weighting, Balance, Coupling, Augment, Sampler, Grid),
+    *(
+        Source,
+        Preconditioning,
+        Noise,
+        Weighting,
+        Balance,
+        Coupling,
+        Augment,
+        Sampler,
+        Grid,
+        Optimizer,
+    ),
     *(NoiseFeatures, LabelKind, Resampling),
 ):
     configure_tagged_union(_union, _converter, tag_name="kind")
@@ -230,6 +206,9 @@ FREE = (
     "run.sample_every_steps",
     "run.num_samples",
     "run.keep_checkpoints",
+    "run.keep_every_steps",
+    "run.max_skipped_steps",
+    "run.steps_per_dispatch",
     "data.path",
     "data.manual_dir",
     "mesh.",

@@ -31,11 +31,16 @@ class Checkpoints:
     Args:
       run_dir: the run's folder.
       keep: how many of the latest checkpoints stay, or None for all.
+      keep_every_steps: of which steps' checkpoints stay besides, or None.
     """
 
-    def __init__(self, run_dir: Path, keep: int | None = None):
+    def __init__(self, run_dir: Path, keep: int | None = None, keep_every_steps: int | None = None):
         self.folder = Path(run_dir).absolute() / "checkpoints"
-        policy = None if keep is None else ocp.checkpoint_managers.LatestN(keep)
+        policies = ocp.checkpoint_managers
+        policy: Any = None if keep is None else policies.LatestN(keep)
+        if policy is not None and keep_every_steps is not None:
+            every = policies.EveryNSteps(keep_every_steps)
+            policy = policies.AnyPreservationPolicy([policy, every])
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(

@@ -10,6 +10,7 @@ from jaxtyping import Array, UInt8
 from tensorboardX import SummaryWriter
 
 from diffusion.images import save_png, zoom_for
+from diffusion.training import LEVELS
 
 
 class Meter:
@@ -19,36 +20,64 @@ class Meter:
 
     Args:
       batch_size: images in a step.
+    Attributes:
+      skipped_in_a_row: how many of the latest steps read were skipped, one after the other.
     """
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
         self._metrics: list[dict[str, Array]] = []
+        self.skipped_in_a_row = 0
         self.restart_clock()
 
-    def add(self, metrics: dict[str, Array]) -> None:
-        """Takes in the metrics of one step."""
-        self._metrics.append(metrics)
-        self._timed_steps += 1
+    def add(self, metrics: list[dict[str, Array]], steps: int) -> None:
+        """Takes in the metrics of some steps, each dictionary of one step or of several stacked."""
+        self._metrics += metrics
+        self._timed_steps += steps
 
     def restart_clock(self) -> None:
         """Leaves what went before out of the speed, such as compiling or sampling."""
         self._since, self._timed_steps = time.perf_counter(), 0
 
     def read(self) -> dict[str, float]:
-        """The means over the steps since the last reading; not finite if any step was not.
+        """The means over the steps since the last reading, but for those that were skipped.
 
-        There is no "images_per_second" where no step was timed.
+        There is no "images_per_second" where no step was timed, and no loss where all were skipped.
         """
         fetched = jax.device_get(self._metrics)
-        names = ("loss", *sorted(fetched[0].keys() - {"loss"}))
-        values = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in names}
+
+        def joined(name: str, *shape: int) -> np.ndarray:
+            return np.concatenate([np.reshape(part[name], (-1, *shape)) for part in fetched])
+
+        skipped = joined("skipped")
+        for is_skipped in skipped:
+            self.skipped_in_a_row = self.skipped_in_a_row + 1 if is_skipped else 0
+        taken, values = skipped == 0, {}
+        if taken.any():
+            for name in ("loss", "grad_norm", "weight_norm"):
+                values[name] = float(joined(name)[taken].mean())
+            sums, counts = (
+                joined(f"level_{what}", len(LEVELS) + 1)[taken].sum(0)
+                for what in ("sums", "counts")
+            )
+            for name, total, count in zip(_LEVEL_NAMES, sums, counts, strict=True):
+                if count:
+                    values[f"loss_sigma_{name}"] = float(total / count)
+        if skipped.any():
+            values["skipped_steps"] = float(skipped.sum())
         if self._timed_steps:
             elapsed_seconds = time.perf_counter() - self._since
             values["images_per_second"] = self._timed_steps * self._batch_size / elapsed_seconds
         self._metrics = []
         self.restart_clock()
         return values
+
+
+_LEVEL_NAMES = (
+    f"below_{LEVELS[0]:g}",
+    *(f"{low:g}_to_{high:g}" for low, high in zip(LEVELS, LEVELS[1:], strict=False)),
+    f"above_{LEVELS[-1]:g}",
+)
 
 
 class Journal:

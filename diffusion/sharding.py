@@ -58,8 +58,27 @@ def check_batch_size(mesh: jax.sharding.Mesh, batch_size: int) -> None:
 
 
 def shard_batch(mesh: jax.sharding.Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Puts a host's batch on the devices, cut along its first axis."""
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
+    """Puts a batch on the devices, cut along its first axis; each host its own part of it."""
+    return _put(batch, NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
+
+
+def shard_indices(mesh: jax.sharding.Mesh, indices: np.ndarray) -> jax.Array:
+    """Puts (steps, batch) indices on the devices, cut along the batch."""
+    return _put(indices, NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp"))))
+
+
+def on_every_device(mesh: jax.sharding.Mesh, arrays: Any) -> Any:
+    """Puts arrays whole on every device."""
+    return _put(arrays, NamedSharding(mesh, PartitionSpec()))
+
+
+def _put(arrays: Any, sharding: NamedSharding) -> Any:
+    if jax.process_count() == 1:
+        return jax.device_put(arrays, sharding)
+    return jax.tree.map(
+        lambda array: jax.make_array_from_callback(array.shape, sharding, lambda at: array[at]),
+        arrays,
+    )
 
 
 def placed(mesh: jax.sharding.Mesh, state: Any) -> Any:

@@ -1,7 +1,7 @@
 """The training state and the step that advances it: pure, jitted, donated."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -63,6 +63,10 @@ def drop_label(key: Key[Array, ""], label: Int[Array, "B"], rate: float) -> Int[
     return jnp.where(jax.random.bernoulli(key, rate, label.shape), -1, label)
 
 
+LEVELS = (0.1, 1.0, 10.0)
+"""The loss is also told apart below, between and above these sigmas."""
+
+
 def make_train_step(
     network: Network,
     preconditioning: Preconditioning,
@@ -75,11 +79,14 @@ def make_train_step(
     coupling: Coupling = Independent(),  # noqa: B008 (frozen)
     label_dropout: float = 0.0,
     augment: Augment = Unchanged(),  # noqa: B008 (frozen)
+    accumulate: int = 1,
 ) -> TrainStep:
     """Makes `train_step(state, batch, key) -> (state, metrics)`, jitted.
 
     The state passed in is donated: use the one returned. `key` is the run's key; the step's own
     randomness is a function of it and state.step, so every call may pass the same key.
+
+    A step whose loss, gradient or new weights are not finite changes nothing but state.step.
 
     Args:
       network: `network(params, x, c_noise, *, dropout_key, **cond)`; cond is the batch without its
@@ -94,52 +101,117 @@ def make_train_step(
       label_dropout: share of labels replaced by the null class, in [0, 1]; what classifier-free
         guidance needs.
       augment: `augment(key, batch) -> batch`.
+      accumulate: parts into which the batch is cut, one computed after the other, to save memory;
+        but for dropout the gradient is that of the whole batch.
     Returns:
-      train_step; metrics are float32 scalars: "loss" (weighted, not balanced, so that runs can be
-      compared), "grad_norm" (before any clipping) and "weight_norm" (after the step: it shows
-      weights that the step has made nan or inf).
+      train_step; metrics are float32: "loss" (weighted, not balanced, so that runs can be
+      compared), "grad_norm" (before any clipping), "weight_norm" (after the step), "skipped" (1
+      where the step was not finite), and "level_sums" and "level_counts", the losses by noise
+      level between `LEVELS`.
     """
 
-    def batch_loss(
-        learning: tuple[Any, Any], batch: Batch, key: Array
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def mean_loss(
+        learning: tuple[Any, Any], part: dict[str, Any], dropout_key: Array
+    ) -> tuple[Float[Array, ""], Float[Array, "B"]]:
         params, learned = learning
-        augment_key, label_key, sigma_key, eps_key, dropout_key = jax.random.split(key, 5)
-        cond = dict(augment(augment_key, batch))
-        x_0 = cond.pop("image")
-        if "label" in cond and label_dropout > 0:
-            cond["label"] = drop_label(label_key, cond["label"], label_dropout)
-        sigma = noise(sigma_key, x_0.shape[:1])
-        eps = coupling(x_0, jax.random.normal(eps_key, x_0.shape))
         losses = loss(
             network,
             params,
             preconditioning,
-            x_0,
-            sigma,
-            eps,
+            part["x_0"],
+            part["sigma"],
+            part["eps"],
             weighting=weighting,
             dropout_key=dropout_key,
-            **cond,
+            **part["cond"],
         )
-        return balance(learned, sigma, losses).mean(), losses.mean()
+        return balance(learned, part["sigma"], losses).mean(), losses
+
+    differentiate = jax.grad(mean_loss, has_aux=True)
+
+    def draw(batch: Batch, keys: list[Array]) -> dict[str, Any]:
+        """All that is random about a batch, but for dropout."""
+        augment_key, label_key, sigma_key, eps_key = keys
+        cond = dict(augment(augment_key, batch))
+        x_0 = cond.pop("image")
+        if "label" in cond and label_dropout > 0:
+            cond["label"] = drop_label(label_key, cond["label"], label_dropout)
+        eps = coupling(x_0, jax.random.normal(eps_key, x_0.shape))
+        return {"x_0": x_0, "sigma": noise(sigma_key, x_0.shape[:1]), "eps": eps, "cond": cond}
+
+    def gradient(
+        learning: tuple[Any, Any], whole: dict[str, Any], dropout_key: Array
+    ) -> tuple[Any, Float[Array, "B"]]:
+        if accumulate == 1:
+            return differentiate(learning, whole, dropout_key)
+
+        def add(total: Any, indexed: tuple[Array, Any]) -> tuple[Any, Array]:
+            index, part = indexed
+            grads, losses = differentiate(learning, part, jax.random.fold_in(dropout_key, index))
+            return jax.tree.map(lambda t, g: t + g / accumulate, total, grads), losses
+
+        # every device keeps an equal share of each part
+        parts = jax.tree.map(
+            lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), whole
+        )
+        total, losses = jax.lax.scan(
+            add,
+            jax.tree.map(jnp.zeros_like, learning),
+            (jnp.arange(accumulate), parts),
+            unroll=jax.default_backend() == "cpu",  # there convolutions in loops run on one core
+        )
+        return total, losses.swapaxes(0, 1).reshape(-1)
 
     @partial(jax.jit, donate_argnums=0)
     def train_step(
         state: TrainState, batch: Batch, key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
-        step_key = jax.random.fold_in(key, state.step)
+        *draw_keys, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 5)
+        whole = draw(batch, draw_keys)
         learning = (state.params, state.balance)
-        (_, value), grads = jax.value_and_grad(batch_loss, has_aux=True)(learning, batch, step_key)
+        grads, losses = gradient(learning, whole, dropout_key)
         updates, opt_state = optimizer.update(grads, state.opt_state, learning)
         updated: Any = optax.apply_updates(learning, updates)
-        params, learned = updated
-        average = ema.update(state.ema, params, state.step, batch["image"].shape[0])
+        average = ema.update(state.ema, updated[0], state.step, losses.shape[0])
+
+        grad_norm, weight_norm = optax.tree.norm(grads), optax.tree.norm(updated)
+        is_fine = jnp.isfinite(losses.mean() + grad_norm + weight_norm)
+        new = TrainState(state.step, updated[0], opt_state, average, updated[1])
+        state = jax.tree.map(lambda new, old: jnp.where(is_fine, new, old), new, state)
+        level = jnp.searchsorted(jnp.array(LEVELS), whole["sigma"])
         metrics = {
-            "loss": value,
-            "grad_norm": optax.tree.norm(grads),
-            "weight_norm": optax.tree.norm(params),
+            "loss": losses.mean(),
+            "grad_norm": grad_norm,
+            "weight_norm": weight_norm,
+            "skipped": 1.0 - is_fine,
+            "level_sums": jax.ops.segment_sum(losses, level, len(LEVELS) + 1),
+            "level_counts": jax.ops.segment_sum(jnp.ones_like(losses), level, len(LEVELS) + 1),
         }
-        return TrainState(state.step + 1, params, opt_state, average, learned), metrics
+        return replace(state, step=state.step + 1), metrics
 
     return train_step
+
+
+def make_train_steps(train_step: TrainStep) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """Makes `train_steps(state, dataset, indices, key)`: several steps in one dispatch.
+
+    Saves what starting a step costs, which accelerators feel; on a CPU it is slow, because XLA runs
+    convolutions in loops on one core.
+
+    Returns:
+      train_steps; dataset is {"image": uint8 (N, H, W, C), "label": (N,), ...} on the devices,
+      indices (K, B) are each step's images; the state is donated, metrics have K in front.
+    """
+
+    @partial(jax.jit, donate_argnums=0)
+    def train_steps(
+        state: TrainState, dataset: Batch, indices: Int[Array, "K B"], key: Array
+    ) -> tuple[TrainState, dict[str, Array]]:
+        def one(state: TrainState, chosen: Array) -> tuple[TrainState, dict[str, Array]]:
+            batch = {name: values[chosen] for name, values in dataset.items()}
+            batch["image"] = batch["image"].astype(jnp.float32) / 127.5 - 1
+            return train_step(state, batch, key)
+
+        return jax.lax.scan(one, state, indices)
+
+    return train_steps

@@ -101,6 +101,31 @@ def test_a_killed_run_goes_on_bit_for_bit(run_dir, tmp_path):
     assert all(path.name.isdigit() for path in (killed / "checkpoints").iterdir())  # nothing stray
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(run_dir, tmp_path, name):
+    argv = [sys.executable, "train.py", *SMALL, "--run-dir", str(tmp_path)]
+    many = ["--run.num-steps", "100000", "--run.log-every-steps", "1"]
+    process = subprocess.Popen(
+        [*argv, *many], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("step 5/"):
+            break
+    process.send_signal(getattr(signal, name))
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 0 and not error
+    reached = checkpoint.steps(tmp_path)[-1]
+    assert f"{name}: saved step {reached} of 100000; the same command goes on." in out
+    assert reached >= 5
+    stopped = final_state(tmp_path)
+    train_small(tmp_path, "--run.num-steps", str(reached + 1))
+    assert final_state(tmp_path).step == reached + 1
+    if name == "SIGTERM":  # once is enough
+        whole = [*argv[:-1], str(tmp_path / "whole"), "--run.num-steps", str(reached)]
+        subprocess.run(whole, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        assert_bitwise_equal(stopped, final_state(tmp_path / "whole"))
+
+
 def test_a_finished_run_is_left_as_it_is(run_dir, capsys):
     before = (run_dir / "metrics.jsonl").read_text()
     train_small(run_dir)
@@ -224,8 +249,10 @@ def test_a_loss_that_is_nan_stops_the_run_and_names_the_last_checkpoint(tmp_path
         train_small(tmp_path, "--optimizer.learning-rate", "1e15", "--optimizer.warmup-steps", "0")
     assert exit.value.code == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "loss is " in error and f"last checkpoint: {tmp_path}/checkpoints/3." in error
-    assert checkpoint.steps(tmp_path) == [3]
+    assert "not finite in 6 steps in a row" in error and "last checkpoint: " in error
+    saved = checkpoint.steps(tmp_path)[-1]
+    assert f"{tmp_path}/checkpoints/{saved}." in error
+    assert np.isfinite(jax.tree.leaves(final_state(tmp_path).params)[0]).all()
 
 
 def test_weights_that_a_step_makes_infinite_are_not_saved(tmp_path, capsys):
@@ -234,10 +261,12 @@ def test_weights_that_a_step_makes_infinite_are_not_saved(tmp_path, capsys):
             tmp_path,
             *("--run.save-every-steps", "1", "--optimizer.learning-rate", "1e38"),
             *("--optimizer.warmup-steps", "0"),
+            *("--optimizer.clip-norm", "none"),
         )
     assert exit.value.code == 1
-    assert "weight_norm is inf" in capsys.readouterr().err
-    assert checkpoint.steps(tmp_path) == []
+    assert "not finite in 6 steps in a row" in capsys.readouterr().err
+    state = final_state(tmp_path)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
 def test_samples_that_are_nan_are_not_written(run_dir, tmp_path, capsys):

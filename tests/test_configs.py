@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import configs
-from configs import build, cli, schema
+from configs import Adam, Optax, build, cli, schema
 from diffusion import Heun, VPLinear
 from unet_flax import presets
 
@@ -31,12 +31,12 @@ def test_cifar10_ddpm_is_as_published():
     assert recipe.model == presets.ddpm_cifar10()
     assert recipe.noise == recipe.preconditioning.chain == recipe.sampling.grid.chain == VPLinear()
     assert recipe.run.num_steps == 800_000 and recipe.data.batch_size == 128
-    assert recipe.optimizer == schema.Adam(learning_rate=2e-4, warmup_steps=5000, clip_norm=1.0)
+    assert recipe.optimizer == Adam(learning_rate=2e-4, warmup_steps=5000, clip_norm=1.0)
     assert recipe.ema.decay == 0.9999 and recipe.sampling.num_steps == 1000
 
 
 def test_adams_learning_rate_climbs_holds_and_falls():
-    optimizer = schema.Adam(1e-2, warmup_steps=10, decay_steps=30, clip_norm=None).make()
+    optimizer = Adam(1e-2, warmup_steps=10, decay_steps=30, clip_norm=None).make()
     params = jnp.zeros(())
     state = optimizer.init(params)
     sizes = []
@@ -120,3 +120,62 @@ def test_a_field_of_several_types_is_read_as_the_first_that_fits():
     assert parsed("--data.manual-dir", "some").data.manual_dir == "some"
     assert parsed("--model.num-res-blocks", "3").model.num_res_blocks == 3
     assert parsed("--model.num-res-blocks", "1,2,3,4").model.num_res_blocks == (1, 2, 3, 4)
+
+
+KERNEL, BIAS = jnp.ones((2, 2)), jnp.ones(2)
+
+
+def test_weight_decay_shrinks_kernels_alone():
+    optimizer = Adam(0.5, weight_decay=0.1).make()
+    params = {"kernel": KERNEL, "bias": BIAS}
+    grads = {"kernel": 0 * KERNEL, "bias": 0 * BIAS}
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.05 * KERNEL, rtol=1e-5)
+    np.testing.assert_array_equal(updates["bias"], 0 * BIAS)
+
+
+def test_the_rate_falls_as_one_over_the_square_root_from_its_reference_on():
+    optimizer = Adam(1e-2, warmup_steps=5, sqrt_decay_steps=10).make()
+    params = jnp.zeros(())
+    state, sizes = optimizer.init(params), []
+    for _ in range(41):
+        update, state = optimizer.update(jnp.ones(()), state, params)
+        sizes.append(-float(update))
+    assert sizes[5] == pytest.approx(1e-2, rel=1e-3) and sizes[10] == pytest.approx(1e-2, rel=1e-3)
+    assert sizes[40] == pytest.approx(5e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        Optax("lion", {"b1": 0.8}, learning_rate=0.1),
+        Optax(
+            "contrib.schedule_free_sgd",
+            schedule="constant_schedule",
+            schedule_options={"value": 0.1},
+            clip_norm=1.0,
+        ),
+    ],
+)
+def test_any_optimiser_of_optax_can_be_a_recipes(optimizer):
+    recipe = dataclasses.replace(configs.load("digits"), optimizer=optimizer)
+    assert schema.from_json(json.loads(json.dumps(schema.to_json(recipe)))) == recipe
+    made = optimizer.make()
+    update, _ = made.update(KERNEL, made.init(KERNEL), KERNEL)
+    assert (update < 0).all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Optax("adamm"),
+        lambda: Optax("lion", {"b7": 1.0}),
+        lambda: Optax("lion", schedule="linear"),
+        lambda: Adam(1e-3, weight_decay=-1.0),
+        lambda: Adam(1e-3, sqrt_decay_steps=0),
+        lambda: Adam(1e-3, sqrt_decay_steps=5, decay_steps=5),
+    ],
+)
+def test_impossible_optimisers_are_refused(make):
+    with pytest.raises(ValueError):
+        make()

@@ -2,34 +2,64 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffusion.journal import Journal, Meter
 
 
+def measured(loss, skipped=0.0, sums=(0.0, 0.0, 0.0, 0.0), counts=(0.0, 0.0, 0.0, 0.0)):
+    values = dict(loss=loss, grad_norm=2 * loss, weight_norm=1.0, skipped=skipped)
+    values |= dict(level_sums=jnp.array(sums), level_counts=jnp.array(counts))
+    return {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
+
+
+def stacked(*metrics):
+    return jax.tree.map(lambda *values: jnp.stack(values), *metrics)
+
+
 def test_a_reading_is_the_mean_since_the_last_one():
     meter = Meter(batch_size=4)
-    for loss in (1.0, 3.0):
-        meter.add({"loss": jnp.float32(loss), "grad_norm": jnp.float32(2 * loss)})
+    meter.add([measured(1.0), measured(3.0)], 2)
     first = meter.read()
     assert (first["loss"], first["grad_norm"]) == (2.0, 4.0) and first["images_per_second"] > 0
-    meter.add({"loss": jnp.float32(5.0), "grad_norm": jnp.float32(0.0)})
+    meter.add([measured(5.0)], 1)
     assert meter.read()["loss"] == 5.0
 
 
-def test_one_step_that_is_not_finite_shows_in_the_mean():
+def test_steps_of_one_dispatch_count_each():
+    meter = Meter(batch_size=4)
+    meter.add([stacked(measured(1.0), measured(3.0)), measured(5.0)], 3)
+    assert meter.read()["loss"] == 3.0
+
+
+def test_the_loss_by_noise_level_is_a_mean_over_images():
+    meter = Meter(batch_size=4)
+    meter.add([measured(1.0, sums=(2.0, 0, 0, 9.0), counts=(1.0, 0, 0, 3.0))], 1)
+    meter.add([measured(1.0, sums=(4.0, 0, 0, 0), counts=(3.0, 0, 0, 0))], 1)
+    values = meter.read()
+    assert values["loss_sigma_below_0.1"] == 1.5 and values["loss_sigma_above_10"] == 3.0
+    assert "loss_sigma_0.1_to_1" not in values
+
+
+def test_skipped_steps_are_counted_and_left_out_of_the_means():
     meter = Meter(batch_size=1)
-    for loss in (1.0, float("nan"), 1.0):
-        meter.add({"loss": jnp.float32(loss)})
-    assert np.isnan(meter.read()["loss"])
+    nan = float("nan")
+    meter.add([stacked(measured(1.0), measured(nan, 1.0), measured(nan, 1.0))], 3)
+    values = meter.read()
+    assert values["loss"] == 1.0 and values["skipped_steps"] == 2.0
+    assert meter.skipped_in_a_row == 2
+    meter.add([measured(nan, 1.0)], 1)
+    assert "loss" not in meter.read() and meter.skipped_in_a_row == 3
+    meter.add([measured(1.0)], 1)
+    assert "skipped_steps" not in meter.read() and meter.skipped_in_a_row == 0
 
 
 def test_a_clock_that_has_just_been_restarted_states_no_speed():
     meter = Meter(batch_size=1)
-    meter.add({"loss": jnp.float32(1.0)})
+    meter.add([measured(1.0)], 1)
     meter.restart_clock()
-    assert meter.read() == {"loss": 1.0}
+    assert "images_per_second" not in meter.read()
 
 
 def write(run_dir, after, steps):

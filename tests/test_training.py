@@ -13,6 +13,8 @@ from flax import nnx
 import diffusion as dm
 import unet_flax
 from diffusion import sharding
+from diffusion.data import ImageArrays
+from diffusion.feed import Resident, Streamed
 from diffusion.training import drop_label
 from unet_flax import UNet
 
@@ -75,6 +77,80 @@ def test_two_runs_are_bitwise_equal(train_step, state):
     first, losses = run(train_step, copied(state), range(3))
     again, losses_again = run(train_step, copied(state), range(3))
     assert losses == losses_again and equal(first, again)
+
+
+@pytest.fixture(scope="module")
+def plain_step(network):
+    return dm.make_train_step(network, dm.EDM(), dm.LogNormal(), OPTIMIZER, EMA)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_accumulated_gradients_are_those_of_the_whole_batch(network, plain_step, state, devices):
+    mesh = dm.Mesh(data=devices).make()
+    step = dm.make_train_step(
+        dropped(network), dm.EDM(), dm.LogNormal(), OPTIMIZER, EMA, accumulate=2
+    )
+    whole = dm.make_train_step(dropped(network), dm.EDM(), dm.LogNormal(), OPTIMIZER, EMA)
+    (one, losses), (other, others) = (
+        run(train_step, sharding.place(mesh, copied(state)), range(2), mesh)
+        for train_step in (whole, step)
+    )
+    np.testing.assert_allclose(losses, others, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def dropped(network):
+    """The network without its dropout, which is drawn part by part."""
+    return lambda params, x, c_noise, *, dropout_key, **cond: network(params, x, c_noise, **cond)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number(plain_step, state):
+    before = copied(state)
+    wrong = batch(0)
+    wrong["image"][0, 0, 0, 0] = np.nan
+    after, metrics = plain_step(state, wrong, KEY)
+    assert metrics["skipped"] == 1 and after.step == before.step + 1
+    assert equal(dataclasses.replace(after, step=before.step), before)
+    after, metrics = plain_step(after, batch(1), KEY)
+    assert metrics["skipped"] == 0 and not equal(after.params, before.params)
+
+
+def test_the_loss_is_told_apart_by_noise_level(plain_step, state):
+    _, metrics = plain_step(state, batch(0), KEY)
+    assert metrics["level_counts"].sum() == 8
+    assert float(metrics["level_sums"].sum()) == pytest.approx(8 * float(metrics["loss"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_several_steps_a_dispatch_are_single_steps(plain_step, state, steps):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (20, 8, 8, 2), np.uint8)
+    labels = rng.integers(0, 3, 20).astype(np.int32)
+    dataset = ImageArrays(pixels, labels, ("a", "b", "c"), batch_size=8)
+    mesh = dm.Mesh(data=1).make()
+    streamed = Streamed(plain_step, dataset, mesh, key=KEY, seed=0, first=0)
+    resident = Resident(plain_step, dataset, mesh, key=KEY, seed=0, steps=steps)
+    (one, singles), (other, stacked) = (
+        feed.run(sharding.place(mesh, copied(state)), 0, 4) for feed in (streamed, resident)
+    )
+    streamed.close()
+    losses = np.concatenate([np.ravel(metrics["loss"]) for metrics in stacked])
+    np.testing.assert_allclose([m["loss"] for m in singles], losses, rtol=1e-5)
+    assert one.step == other.step == 4
+    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_an_error_in_reading_a_batch_reaches_the_loop(plain_step, state):
+    class Broken(ImageArrays):
+        def batch(self, seed, step):
+            raise OSError("the disk is gone")
+
+    dataset = Broken(np.zeros((9, 8, 8, 2), np.uint8), None, (), batch_size=8)
+    feed = Streamed(plain_step, dataset, dm.Mesh(data=1).make(), key=KEY, seed=0, first=0)
+    with pytest.raises(OSError, match="the disk is gone"):
+        feed.run(state, 0, 1)
 
 
 def test_every_weighting_balance_and_coupling_trains(network, params):
