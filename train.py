@@ -15,36 +15,27 @@ from tqdm import tqdm
 
 import diffusion as dm
 import sample
-from configs import Recipe, Run, build, cli, request, schema
+from configs import Recipe, Run, build, cli, cost, request
 from diffusion import checkpoint, images, sharding
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Network
-from diffusion.journal import Journal, Meter
+from diffusion.journal import Journal, Meter, Profile
 
 
 def main(argv: list[str]) -> None:
     with cli.one_line_errors():
-        recipe, run_dir = cli.parse_train(argv)
+        recipe, run_dir, is_dry, profile_steps = cli.parse_train(argv)
         mesh = recipe.mesh.make()
         sharding.check_batch_size(mesh, recipe.data.batch_size)
-        claim(run_dir, recipe)
+        if is_dry:
+            return print(*cost.lines(recipe, mesh), sep="\n")
+        build.keep_compiled()
+        build.claim(run_dir, recipe)
         dataset = recipe.data.load()
         build.check_fit(recipe, dataset)
         network, state = build.start(recipe, run_dir, mesh)
-    with cli.one_line_errors(OSError):
-        train(recipe, run_dir, mesh, dataset, network, state)
-
-
-def claim(run_dir: Path, recipe: Recipe) -> None:
-    """Writes the run's config.json, or raises a ValueError if another run lives there."""
-    if checkpoint.steps(run_dir):
-        stored = schema.from_json(checkpoint.read_config(run_dir))
-        if different := schema.differences(stored, recipe):
-            raise ValueError(
-                f"{run_dir} belongs to a run with other settings ({'; '.join(different)}); "
-                "choose another --run-dir, or give the same values."
-            )
-    checkpoint.write_config(run_dir, schema.to_json(recipe))
+    with cli.one_line_errors(OSError), Profile(run_dir, profile_steps) as profile:
+        train(recipe, run_dir, mesh, dataset, network, state, profile)
 
 
 def train(
@@ -54,6 +45,7 @@ def train(
     dataset: ImageArrays,
     network: Network,
     state: dm.TrainState,
+    profile: Profile | None = None,
 ) -> None:
     """Trains from state.step to run.num_steps, and writes the run's folder.
 
@@ -80,7 +72,9 @@ def train(
     ):
         meter, step = Meter(batch_size), first
         while step < run.num_steps:
-            before, step = step, next_stop(run, step, is_new=step == first)
+            before, step = step, build.next_stop(run, step, is_new=step == first)
+            if profile is not None:
+                profile.before(before, step)
             state, metrics = feed.run(state, before, step)
             meter.add(metrics, step - before)
             bar.update((step - before) * batch_size)
@@ -115,15 +109,6 @@ def train(
         if not grid.exists():
             journal.samples(step, draw_grid(recipe, network, state))
     print(f"{step - first} steps in {time.perf_counter() - began:.0f} s; samples: {grid}")
-
-
-def next_stop(run: Run, step: int, *, is_new: bool) -> int:
-    """The next step at which something is written, or a signal looked for."""
-    if is_new:
-        return step + 1  # compiles, and the clock begins after it
-    every = (run.log_every_steps, run.save_every_steps, run.sample_every_steps)
-    longest = run.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 10)
-    return min(run.num_steps, step + longest, *((step // n + 1) * n for n in every))
 
 
 def draw_grid(recipe: Recipe, network: Network, state: dm.TrainState) -> np.ndarray:

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("recipe", nargs="*", default=["digits"], help="as train.py takes it")
     parser.add_argument("--pairs", type=int, default=3)
     args, fields = parser.parse_known_args()
-    recipe, _ = cli.parse_train([*args.recipe, *fields])
+    recipe = cli.parse_train([*args.recipe, *fields]).recipe
     steps = recipe.run.save_every_steps
     run = dataclasses.replace(
         recipe.run,

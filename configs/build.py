@@ -13,7 +13,7 @@ from flax import nnx
 import diffusion as dm
 import unet_flax
 from configs import schema
-from configs.schema import Recipe, Sampling
+from configs.schema import Recipe, Run, Sampling
 from diffusion import checkpoint, sharding
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Denoise, Network, Preconditioning
@@ -69,20 +69,33 @@ def check_fit(recipe: Recipe, dataset: ImageArrays) -> None:
         )
 
 
+def claim(run_dir: Path, recipe: Recipe) -> None:
+    """Writes the run's config.json, or raises a ValueError if another run lives there."""
+    if checkpoint.steps(run_dir):
+        stored = schema.from_json(checkpoint.read_config(run_dir))
+        if different := schema.differences(stored, recipe):
+            raise ValueError(
+                f"{run_dir} belongs to a run with other settings ({'; '.join(different)}); "
+                "choose another --run-dir, or give the same values."
+            )
+    checkpoint.write_config(run_dir, schema.to_json(recipe))
+
+
 def start(recipe: Recipe, run_dir: Path, mesh: jax.sharding.Mesh) -> tuple[Network, dm.TrainState]:
     """The network, and the state of the run's latest checkpoint or a new one."""
     network, shapes = abstract_network(recipe)
-    optimizer = recipe.optimizer.make()
-
-    def create(params: Any) -> dm.TrainState:
-        return dm.TrainState.create(params, optimizer, recipe.ema, recipe.balance)
-
+    create = partial(new_state, recipe)
     if checkpoint.steps(run_dir):
         target = sharding.placed(mesh, jax.eval_shape(create, shapes))
         return network, checkpoint.restore(run_dir, target)
     weights_key = jax.random.fold_in(jax.random.key(recipe.run.seed), 0)
     _, params = unet_flax.functional(unet_flax.UNet(recipe.model, rngs=nnx.Rngs(weights_key)))
     return network, sharding.place(mesh, create(params))
+
+
+def new_state(recipe: Recipe, params: Any) -> dm.TrainState:
+    """The state before the first step."""
+    return dm.TrainState.create(params, recipe.optimizer.make(), recipe.ema, recipe.balance)
 
 
 def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
@@ -103,10 +116,33 @@ def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
     return step, jax.random.fold_in(jax.random.key(recipe.run.seed), 1)
 
 
+def keep_compiled() -> None:
+    """Keeps what XLA compiles on disk, so that the next start is quick.
+
+    The folder is JAX_COMPILATION_CACHE_DIR's, or .cache/unet-flax in the user's home.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        folder = Path.home() / ".cache" / "unet-flax"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
 def checkpoints(recipe: Recipe, run_dir: Path) -> checkpoint.Checkpoints:
     """The run's checkpoints, kept as the recipe says."""
     run = recipe.run
     return checkpoint.Checkpoints(run_dir, run.keep_checkpoints, run.keep_every_steps)
+
+
+def next_stop(run: Run, step: int, *, is_new: bool) -> int:
+    """The next step at which something is written, or a signal looked for."""
+    if is_new:
+        return step + 1  # compiles, and the clock begins after it
+    every = (run.log_every_steps, run.save_every_steps, run.sample_every_steps)
+    return min(run.num_steps, step + steps_per_dispatch(run), *((step // n + 1) * n for n in every))
+
+
+def steps_per_dispatch(run: Run) -> int:
+    """As the recipe says, or what suits the device."""
+    return run.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 10)
 
 
 def feed(
@@ -118,9 +154,7 @@ def feed(
     first: int,
 ) -> Feed:
     """How the batches after step `first` reach the devices."""
-    steps = recipe.run.steps_per_dispatch
-    if steps is None:
-        steps = 1 if jax.default_backend() == "cpu" else 10
+    steps = steps_per_dispatch(recipe.run)
     if steps == 1:
         return Streamed(step, dataset, mesh, key=key, seed=recipe.run.seed, first=first)
     return Resident(step, dataset, mesh, key=key, seed=recipe.run.seed, steps=steps)

@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import docstring_parser
 
@@ -97,8 +97,24 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
     return namespace
 
 
-def parse_train(argv: list[str]) -> tuple[Recipe, Path]:
-    """`RECIPE [--section.field VALUE ...] [--run-dir DIR]` to a recipe and its folder.
+class TrainRequest(NamedTuple):
+    """What `train.py` is asked for.
+
+    Attributes:
+      recipe: with the command's values in it.
+      run_dir: the run's folder.
+      is_dry: whether to say what it costs, and train nothing.
+      profile_steps: steps of which a trace is kept, first and last; or None.
+    """
+
+    recipe: Recipe
+    run_dir: Path
+    is_dry: bool
+    profile_steps: tuple[int, int] | None
+
+
+def parse_train(argv: list[str]) -> TrainRequest:
+    """`RECIPE [--section.field VALUE ...] [--run-dir DIR] [--dry-run] [--profile-steps A,B]`.
 
     Without arguments lists the recipes and exits.
 
@@ -121,6 +137,14 @@ def parse_train(argv: list[str]) -> tuple[Recipe, Path]:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=40, width=100),
     )
     parser.add_argument("--run-dir", metavar="DIR", help=f"the run's folder (runs/{name})")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what it would cost, and train nothing"
+    )
+    parser.add_argument(
+        "--profile-steps",
+        metavar="FIRST,LAST",
+        help="keep a trace of these steps in RUN_DIR/profile, for xprof or Perfetto",
+    )
     _add_fields(parser, recipe, "")
     given = {
         key: value
@@ -129,7 +153,16 @@ def parse_train(argv: list[str]) -> tuple[Recipe, Path]:
     if given.get("run_dir") == "":
         raise ValueError("--run-dir is empty; name a folder.")
     run_dir = Path(given.pop("run_dir", f"runs/{name}"))
-    return _replace(recipe, given, ""), run_dir
+    is_dry, profiled = given.pop("dry_run", False), given.pop("profile_steps", None)
+    steps = None if profiled is None else _span(profiled)
+    return TrainRequest(_replace(recipe, given, ""), run_dir, is_dry, steps)
+
+
+def _span(text: str) -> tuple[int, int]:
+    first, _, last = text.partition(",")
+    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last)):
+        raise ValueError(f"--profile-steps {text} is not FIRST,LAST, such as 10,12.")
+    return int(first), int(last)
 
 
 def _kebab(argument: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, UInt8
 from tensorboardX import SummaryWriter
 
+from diffusion.hardware import memory_gib
 from diffusion.images import save_png, zoom_for
 from diffusion.training import LEVELS
 
@@ -68,6 +69,7 @@ class Meter:
         if self._timed_steps:
             elapsed_seconds = time.perf_counter() - self._since
             values["images_per_second"] = self._timed_steps * self._batch_size / elapsed_seconds
+        values["memory_gib"] = memory_gib()
         self._metrics = []
         self.restart_clock()
         return values
@@ -78,6 +80,36 @@ _LEVEL_NAMES = (
     *(f"{low:g}_to_{high:g}" for low, high in zip(LEVELS, LEVELS[1:], strict=False)),
     f"above_{LEVELS[-1]:g}",
 )
+
+
+class Profile:
+    """A trace of some steps, in RUN_DIR/profile.
+
+    Args:
+      steps: first and last; None for no trace.
+    """
+
+    def __init__(self, run_dir: Path, steps: tuple[int, int] | None):
+        self._folder, self._steps, self._is_on = run_dir / "profile", steps, False
+
+    def before(self, done: int, next: int) -> None:
+        """To be called before the steps done + 1 .. next."""
+        if self._steps is None:
+            return
+        first, last = self._steps
+        if not self._is_on and done < last and next >= first:
+            jax.profiler.start_trace(str(self._folder))
+            self._is_on = True
+        elif self._is_on and done >= last:
+            self.__exit__()
+
+    def __enter__(self) -> "Profile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._is_on:
+            jax.profiler.stop_trace()
+            self._is_on, self._steps = False, None
 
 
 class Journal:

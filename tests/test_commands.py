@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import diffusion as dm
 import sample
 import train
-from configs import build, request, schema
+from configs import build, cli, request, schema
 from diffusion import checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -124,6 +125,53 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(run_dir, tmp_path, 
         whole = [*argv[:-1], str(tmp_path / "whole"), "--run.num-steps", str(reached)]
         subprocess.run(whole, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         assert_bitwise_equal(stopped, final_state(tmp_path / "whole"))
+
+
+def test_a_dry_run_says_what_it_costs_and_writes_nothing(tmp_path, capsys):
+    run_dir = tmp_path / "none"
+    train.main([*SMALL, "--run-dir", str(run_dir), "--mesh.fsdp", "4", "--dry-run"])
+    out = capsys.readouterr().out
+    config, _, rest = out.partition("\n}\n")
+    recipe = schema.from_json(json.loads(config + "\n}"))
+    assert recipe.data.batch_size == 8 and not run_dir.exists()
+    _, params = build.abstract_network(recipe)
+    assert f"parameters           {sum(leaf.size for leaf in jax.tree.leaves(params)):,}" in rest
+    assert "GFLOP an image" in rest and "a device of 4" in rest and "optimiser" in rest
+
+
+def test_chosen_steps_are_traced_and_chosen_checkpoints_stay(tmp_path):
+    options = ["--run.keep-checkpoints", "1", "--run.keep-every-steps", "6"]
+    train_small(tmp_path, *options, "--profile-steps", "3,4", "--run.num-steps", "9")
+    assert checkpoint.steps(tmp_path) == [6, 9]
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+@pytest.mark.parametrize("ema", ["0.05", "0.1", "0.07"])
+def test_an_average_is_chosen_or_made_afterwards_by_its_width(power_run, tmp_path, ema):
+    sample.main([str(power_run), "--ema", ema, "--num-images", "2", "--out", str(tmp_path)])
+    assert samples(tmp_path)[0].shape == (2, 8, 8, 1)
+
+
+def test_an_average_made_afterwards_of_a_width_that_is_kept_is_that_one(power_run):
+    recipe = schema.from_json(checkpoint.read_config(power_run))
+    kept = build.trained(power_run, ema="0.1")
+    made = build.trained(power_run, ema="0.1000")
+    assert "0.1000" not in recipe.ema.names
+    for a, b in zip(jax.tree.leaves(kept.params), jax.tree.leaves(made.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def power_run(tmp_path_factory):
+    """A run that keeps power-function averages, which no recipe does yet."""
+    run_dir = tmp_path_factory.mktemp("runs") / "power"
+    recipe = dataclasses.replace(cli.parse_train(SMALL).recipe, ema=dm.PowerFunction())
+    recipe = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, num_steps=9))
+    mesh, dataset = recipe.mesh.make(), recipe.data.load()
+    build.claim(run_dir, recipe)
+    network, state = build.start(recipe, run_dir, mesh)
+    train.train(recipe, run_dir, mesh, dataset, network, state)
+    return run_dir
 
 
 def test_a_finished_run_is_left_as_it_is(run_dir, capsys):
@@ -388,6 +436,7 @@ def test_a_folder_that_cannot_be_written_is_named(run_dir, tmp_path, capsys, mai
         (["--init-image", "{}/image.png", "--low-res", "{}/low.png"], "exclude each other"),
         (["--low-res", "{}/flat.png"], "flat.png is 8 x 5"),
         (["--interpolate", "1", "{}/none.png"], "none.png: No such file"),
+        (["--ema", "0.2"], "this run keeps 0.995"),
         (["--gif", "--sampler", "rk45"], "rk45 chooses its own steps"),
     ],
 )

@@ -49,7 +49,7 @@ def test_adams_learning_rate_climbs_holds_and_falls():
 
 
 def test_numbers_of_every_kind_are_read_from_the_command_line():
-    recipe, run_dir = cli.parse_train(
+    recipe, run_dir, *_ = cli.parse_train(
         """digits --run-dir x/y --run.seed 3 --model.channel_mult 1,1,2 --optimizer.clip-norm none
         --optimizer.learning-rate=1e-3 --sampling.clip-x-0 true
         --sampling.sampler.churn 2""".split()
@@ -179,3 +179,23 @@ def test_any_optimiser_of_optax_can_be_a_recipes(optimizer):
 def test_impossible_optimisers_are_refused(make):
     with pytest.raises(ValueError):
         make()
+
+
+@pytest.mark.parametrize("span", ["5", "5,4", "0,3", "a,b", "-1,2"])
+def test_a_span_of_steps_that_is_none_is_refused(span):
+    with pytest.raises(ValueError, match="not FIRST,LAST"):
+        cli.parse_train(["digits", f"--profile-steps={span}"])
+
+
+def test_the_published_recipes_are_as_published():
+    # Karras et al. 2022, table 7: 200 M images of 512 a step, rate 1e-3 over 10 M images
+    edm, cond = configs.load("cifar10_edm"), configs.load("cifar10_edm_cond")
+    assert edm.run.num_steps * 512 == 200_000_000 == cond.run.num_steps * 512
+    assert edm.optimizer == Adam(1e-3, warmup_steps=19_531) == cond.optimizer
+    assert edm.ema.half_life_images == 500_000 and edm.augment.rate == 0.12
+    assert (edm.model.dropout, edm.model.num_classes, cond.model.num_classes) == (0.13, None, 10)
+    assert edm.sampling.sampler.nfe(edm.sampling.num_steps) == 35
+    # Tong et al. 2023, appendix E
+    flow = configs.load("cifar10_flow")
+    assert flow.run.num_steps == 400_000 and flow.data.batch_size == 128
+    assert flow.optimizer == Adam(2e-4, warmup_steps=5000, clip_norm=1.0)

@@ -1,10 +1,12 @@
 """Laws of the data: its order, and CIFAR-10's real archive format."""
 
+import gzip
 import hashlib
 import http.server
 import io
 import tarfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from tensorflow_datasets.image_classification import cifar
 
 import train
 from diffusion import images
-from diffusion.data import Cifar10, Digits, ImageArrays
+from diffusion.data import Cifar10, Digits, FashionMnist, ImageArrays
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 
@@ -193,3 +195,53 @@ def test_the_ddpm_recipe_trains_on_the_real_format(archive, tmp_path, capsys):
     )
     assert (tmp_path / "run" / "samples" / "2.png").exists()
     assert "samples/2.png" in capsys.readouterr().out
+
+
+def write_idx(path, array, magic=None):
+    header = magic or bytes([0, 0, 8, array.ndim])
+    sizes = np.array(array.shape, ">u4").tobytes()
+    path.write_bytes(gzip.compress(header + sizes + array.tobytes()))
+
+
+@pytest.fixture
+def fashion(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (6, 28, 28), np.uint8), np.arange(6, dtype=np.uint8)
+    write_idx(tmp_path / "train-images-idx3-ubyte.gz", images)
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", labels)
+    return tmp_path, images, labels
+
+
+def test_fashion_mnist_is_read_from_its_idx_files(fashion):
+    folder, images, labels = fashion
+    dataset = FashionMnist(batch_size=2, path=str(folder)).load()
+    np.testing.assert_array_equal(dataset.pixels[..., 0], images)
+    np.testing.assert_array_equal(dataset.labels, labels)
+    assert len(dataset.label_names) == 10
+
+
+def test_damaged_or_missing_idx_files_are_named(fashion, tmp_path):
+    folder, images, labels = fashion
+    path = folder / "train-images-idx3-ubyte.gz"
+    source = FashionMnist(path=str(folder))
+    for damage in (
+        lambda: path.write_bytes(path.read_bytes()[:-20]),
+        lambda: path.write_bytes(b"no gzip"),
+        lambda: write_idx(path, images, magic=bytes([0, 0, 9, 3])),
+    ):
+        damage()
+        with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz is damaged"):
+            source.load()
+    write_idx(path, images[:5])
+    with pytest.raises(ValueError, match="do not belong"):
+        source.load()
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="apt install dataset-fashion-mnist"):
+        source.load()
+
+
+@pytest.mark.skipif(not Path(FashionMnist().path).is_dir(), reason="no dataset-fashion-mnist here")
+def test_debians_fashion_mnist_has_60000_images():
+    dataset = FashionMnist().load()
+    assert dataset.pixels.shape == (60_000, 28, 28, 1)
+    np.testing.assert_array_equal(np.bincount(dataset.labels), np.full(10, 6000))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-RIM = {"checkpoint.py", "feed.py", "images.py", "journal.py"}
+RIM = {"checkpoint.py", "feed.py", "hardware.py", "images.py", "journal.py"}
 
 
 def imported(path):
