@@ -22,6 +22,7 @@ import docstring_parser
 
 import configs
 from configs.schema import Recipe
+from diffusion import checkpoint
 
 
 @contextlib.contextmanager
@@ -42,6 +43,12 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
         fail(str(error))
     except FloatingPointError as error:
         print(f"{_program()}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except checkpoint.SaveError as error:
+        # Orbax's threads, cut off, have much to say: ours is the last line
+        stderr = os.dup(2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        os.write(stderr, f"{_program()}: {error}\n".encode())
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"\n{_program()}: stopped; checkpoints are kept.", file=sys.stderr)

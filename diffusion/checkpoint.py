@@ -5,10 +5,12 @@ appears whole or not at all, so a run that is killed while it saves loses that s
 each checkpoint goes a fingerprint of its arrays, so a damaged one is noticed and not trained on.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ from diffusion.training import TrainState
 AVERAGE = "ema"  # stored apart from the rest, as sampling needs nothing else
 TRAINING = "training"
 FINGERPRINT = "fingerprint"
+
+
+class SaveError(Exception):
+    """A checkpoint could not be written; says which, why, and which one is whole."""
 
 
 class Checkpoints:
@@ -36,6 +42,7 @@ class Checkpoints:
 
     def __init__(self, run_dir: Path, keep: int | None = None, keep_every_steps: int | None = None):
         self.folder = Path(run_dir).absolute() / "checkpoints"
+        self._has_failed = False
         policies = ocp.checkpoint_managers
         policy: Any = None if keep is None else policies.LatestN(keep)
         if policy is not None and keep_every_steps is not None:
@@ -49,28 +56,51 @@ class Checkpoints:
         )
 
     def save(self, state: TrainState) -> None:
-        """Starts saving the state under its step."""
+        """Starts saving the state under its step.
+
+        Raises:
+          SaveError: this save cannot begin, or the one before it has failed meanwhile.
+        """
         items = _items(state)
         marks = {
             name: {"layout": _layout(item), "bytes": _fingerprint(item)}
             for name, item in items.items()
         }
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                **{name: ocp.args.StandardSave(item) for name, item in items.items()},
-                **{FINGERPRINT: ocp.args.JsonSave(marks)},
-            ),
-            force=True,
-        )
+        with self._told():
+            self._manager.save(
+                int(state.step),
+                args=ocp.args.Composite(
+                    **{name: ocp.args.StandardSave(item) for name, item in items.items()},
+                    **{FINGERPRINT: ocp.args.JsonSave(marks)},
+                ),
+                force=True,
+            )
 
     def wait(self) -> None:
-        """Returns when all saves are on disk."""
-        self._manager.wait_until_finished()
+        """Returns when all saves are on disk, or raises a SaveError."""
+        with self._told():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for the saves and lets go of the folder."""
-        self._manager.close()
+        """Waits for the saves and lets go of the folder; raises a SaveError if one fails."""
+        if not self._has_failed:
+            with self._told():
+                self._manager.wait_until_finished()
+                self._manager.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a full disk, a removed folder, whatever the writer meets
+            self._has_failed = True
+            whole = steps(self.folder.parent)
+            last = f"the last whole one is step {whole[-1]}" if whole else "there is none yet"
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise SaveError(
+                f"a checkpoint could not be written to {self.folder} ({reason}); {last}. Make "
+                "room, or bring the folder back, and give the same command."
+            ) from error
 
 
 def steps(run_dir: Path) -> list[int]:

@@ -102,7 +102,7 @@ def test_a_killed_run_goes_on_bit_for_bit(run_dir, tmp_path):
     assert all(path.name.isdigit() for path in (killed / "checkpoints").iterdir())  # nothing stray
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
 def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(run_dir, tmp_path, name):
     argv = [sys.executable, "train.py", *SMALL, "--run-dir", str(tmp_path)]
     many = ["--run.num-steps", "100000", "--run.log-every-steps", "1"]
@@ -172,6 +172,59 @@ def power_run(tmp_path_factory):
     network, state = build.start(recipe, run_dir, mesh)
     train.train(recipe, run_dir, mesh, dataset, network, state)
     return run_dir
+
+
+FULL_DISK = """
+import resource, signal, sys
+import train
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that grows beyond it gives an error
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+train.main(sys.argv[1:])
+"""
+
+
+def test_a_disk_that_is_full_ends_in_a_clear_line_with_the_last_checkpoint_whole(tmp_path):
+    train_small(tmp_path, "--run.num-steps", "3")
+    argv = [*SMALL, "--run-dir", str(tmp_path), "--run.num-steps", "9"]
+    environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    process = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, *argv],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    last = process.stderr.strip().splitlines()[-1]
+    assert "could not be written" in last and "the last whole one is step 3" in last
+    assert checkpoint.steps(tmp_path) == [3]
+    train_small(tmp_path, "--run.num-steps", "4")
+    assert checkpoint.steps(tmp_path) == [3, 4]
+
+
+def test_a_folder_that_is_removed_ends_in_a_clear_line(tmp_path, capfd):
+    recipe = cli.parse_train([*SMALL, "--run.num-steps", "3"]).recipe
+    mesh = recipe.mesh.make()
+    run_dir = tmp_path / "run"
+    build.claim(run_dir, recipe)
+    network, state = build.start(recipe, run_dir, mesh)
+    checkpoints = build.checkpoints(recipe, run_dir)
+    shutil.rmtree(run_dir)
+    (tmp_path / "run").touch()  # nothing can be made there any more
+    with pytest.raises(checkpoint.SaveError, match="could not be written .* there is none yet"):
+        checkpoints.save(state)
+        checkpoints.wait()
+    checkpoints.close()  # has nothing more to say
+
+
+def test_a_run_goes_from_one_device_to_four_and_back(run_dir, tmp_path):
+    for devices, goal in (("1", "3"), ("4", "6"), ("1", "9")):
+        train_small(tmp_path, "--mesh.data", devices, "--run.num-steps", goal)
+    train_small(tmp_path / "whole", "--run.num-steps", "9")
+    moved, whole = final_state(tmp_path), final_state(tmp_path / "whole")
+    # the same sums in another order
+    for a, b in zip(jax.tree.leaves(moved.params), jax.tree.leaves(whole.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)
 
 
 def test_a_finished_run_is_left_as_it_is(run_dir, capsys):

@@ -1,6 +1,7 @@
 """Laws of the training step."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -246,6 +247,15 @@ def test_many_devices_train_as_one(train_step, state, mesh):
     np.testing.assert_allclose(losses, losses_together, rtol=1e-5)
     for got, want in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+
+
+def test_data_parallel_steps_reduce_all_gradients_at_once(plain_step, state):
+    mesh = dm.Mesh(data=4).make()
+    lowered = plain_step.lower(
+        sharding.place(mesh, state), sharding.shard_batch(mesh, batch(0)), KEY
+    )
+    reductions = re.findall(r"= .* all-reduce(?:-start)?\(", lowered.compile().as_text())
+    assert len(reductions) == 1
 
 
 def test_fsdp_gives_each_device_its_part_of_the_state(train_step, state):
