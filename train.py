@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import diffusion as dm
 import sample
-from configs import Recipe, Run, build, cli, cost, request
+from configs import Recipe, Run, build, cli, compiled, cost, request
 from diffusion import checkpoint, images, sharding
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Network
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
         sharding.check_batch_size(mesh, recipe.data.batch_size)
         if is_dry:
             return print(*cost.lines(recipe, mesh), sep="\n")
-        build.keep_compiled()
+        compiled.keep()
         build.claim(run_dir, recipe)
         dataset = recipe.data.load()
         build.check_fit(recipe, dataset)

@@ -116,16 +116,6 @@ def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
     return step, jax.random.fold_in(jax.random.key(recipe.run.seed), 1)
 
 
-def keep_compiled() -> None:
-    """Keeps what XLA compiles on disk, so that the next start is quick.
-
-    The folder is JAX_COMPILATION_CACHE_DIR's, or .cache/unet-flax in the user's home.
-    """
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        folder = Path.home() / ".cache" / "unet-flax"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
 def checkpoints(recipe: Recipe, run_dir: Path) -> checkpoint.Checkpoints:
     """The run's checkpoints, kept as the recipe says."""
     run = recipe.run

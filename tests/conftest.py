@@ -6,6 +6,10 @@ from pathlib import Path
 
 # these networks are small: most of the time goes into compiling them, half of it into optimising
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# many tests compile the same functions; what was compiled once is read back
+COMPILED = Path(__file__).parent.parent / ".cache" / "jax"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
@@ -13,9 +17,6 @@ import jaxtyping  # noqa: E402
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
-# many tests compile the same functions; what was compiled once is read back
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".cache" / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jaxtyping.install_import_hook(["unet_flax", "diffusion"], "beartype.beartype")
 
 import jax.numpy as jnp  # noqa: E402
@@ -24,7 +25,11 @@ import pytest  # noqa: E402
 from flax import nnx  # noqa: E402
 
 import unet_flax  # noqa: E402
+from configs import compiled  # noqa: E402
 from unet_flax import UNet, UNetConfig  # noqa: E402
+
+if COMPILED.is_dir():
+    compiled.remove_damaged(COMPILED)  # where an earlier session was interrupted
 
 TINY = UNetConfig(
     image_size=8,

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import zlib
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import configs
-from configs import Adam, Optax, build, cli, schema
+from configs import Adam, Optax, build, cli, compiled, schema
 from diffusion import Heun, VPLinear
 from unet_flax import presets
 
@@ -199,3 +200,14 @@ def test_the_published_recipes_are_as_published():
     flow = configs.load("cifar10_flow")
     assert flow.run.num_steps == 400_000 and flow.data.batch_size == 128
     assert flow.optimizer == Adam(2e-4, warmup_steps=5000, clip_norm=1.0)
+
+
+def test_a_compiled_function_that_was_cut_off_is_removed_and_the_others_stay(tmp_path):
+    whole, cut = zlib.compress(b"compiled" * 99), zlib.compress(b"compiled" * 99)[:-5]
+    for name, entry in {"a": whole, "b": cut, "c": b""}.items():
+        (tmp_path / f"{name}-cache").write_bytes(entry)
+    compiled.remove_damaged(tmp_path)
+    assert [path.name for path in tmp_path.glob("*-cache")] == ["a-cache"]
+    (tmp_path / "d-cache").write_bytes(cut)  # by a later run
+    compiled.remove_damaged(tmp_path)
+    assert [path.name for path in tmp_path.glob("*-cache")] == ["a-cache"]

@@ -134,23 +134,14 @@ def test_order_of_convergence_of_the_ancestral_samplers_variance(sampler):
 
 
 @pytest.mark.parametrize("sampler", VARIANTS)
-def test_samples_have_the_datas_mean_and_variance(sampler):
-    x_T = 10.0 * jax.random.normal(jax.random.key(0), (50_000, 1))
-    sigmas = dm.Karras(sigma_min=2e-3, sigma_max=10.0)(300)
-    x_0 = sampler(oracle, x_T + MEAN, sigmas, jax.random.key(1))
-    # standard errors at 5e4 samples: mean 0.0022, deviation 0.0016; discretisation below 0.01
-    np.testing.assert_allclose([x_0.mean(), x_0.std()], [MEAN, STD], atol=0.015)
-
-
-@pytest.mark.parametrize("sampler", VARIANTS)
 def test_samples_have_the_mixtures_mean_and_covariance(sampler):
     means, weights = np.array([[-1.0, 0.5], [0.8, 0.8], [0.3, -1.0]]), np.array([0.3, 0.5, 0.2])
     mean = weights @ means
     covariance = 0.25**2 * np.eye(2) + (weights[:, None] * (means - mean)).T @ (means - mean)
-    x_T = 20.0 * jax.random.normal(jax.random.key(0), (50_000, 2))
+    x_T = 20.0 * jax.random.normal(jax.random.key(0), (20_000, 2))
     sigmas = dm.Karras(sigma_min=2e-3, sigma_max=20.0)(200)
     x_0 = np.asarray(sampler(mixture, x_T, sigmas, jax.random.key(1)), np.float64)
-    # standard errors at 5e4 samples: 0.003 of a mean, 0.004 of a covariance; x_T itself lacks the
+    # standard errors at 2e4 samples: 0.005 of a mean, 0.006 of a covariance; x_T itself lacks the
     # data's mean, 0.02 of sigma_max; steps leave below 0.01
     np.testing.assert_allclose(x_0.mean(0), mean, atol=0.04)
     np.testing.assert_allclose(np.cov(x_0.T), covariance, atol=0.03)

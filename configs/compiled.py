@@ -1,0 +1,47 @@
+"""What XLA has compiled, kept on disk, so that the next start is quick."""
+
+import zlib
+from pathlib import Path
+
+import jax
+
+CHECKED = ".checked"
+
+
+def keep() -> None:
+    """Keeps compiled functions from now on, and reads those that are there.
+
+    The folder is JAX_COMPILATION_CACHE_DIR's, or .cache/unet-flax in the user's home.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        folder = Path.home() / ".cache" / "unet-flax"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    folder = Path(jax.config.values["jax_compilation_cache_dir"])
+    if folder.is_dir():
+        remove_damaged(folder)
+
+
+def remove_damaged(folder: Path) -> None:
+    """Removes the entries that a killed process left cut off: JAX would neither use nor mend them.
+
+    Each entry is looked at once: the time of the last look is that of the file `.checked`.
+    """
+    mark = folder / CHECKED
+    since = mark.stat().st_mtime if mark.exists() else 0.0
+    try:
+        mark.touch()
+        for entry in folder.glob("*-cache"):
+            if entry.stat().st_mtime >= since and not _is_whole(entry.read_bytes()):
+                entry.unlink(missing_ok=True)
+    except OSError:
+        pass  # another's folder: whoever can write there looks after it
+
+
+def _is_whole(entry: bytes) -> bool:
+    if not entry.startswith(b"\x78"):
+        return bool(entry)  # not zlib, which JAX uses unless zstandard is installed
+    try:
+        zlib.decompress(entry)
+    except zlib.error:
+        return False
+    return True
