@@ -22,27 +22,31 @@ import diffusion as dm
 from configs import build, cli, request
 from configs.build import Trained
 from configs.request import Edit
-from diffusion import images
+from diffusion import hosts, images, sharding
+from unet_flax import UNetConfig
 
 
 def main(argv: list[str]) -> None:
     with cli.one_line_errors():
         args = request.parse(argv)
+        hosts.start(args.coordinator, args.num_hosts, args.host_index)
         trained = build.trained(args.folder, args.step, args.ema)
         trained = dataclasses.replace(trained, sampling=request.sampling(trained.sampling, args))
         edit = request.edit(args, trained, partial(noise_of_seed, trained))
         labels = request.labels(trained, default_label(args, trained), args.num_images)
         out = args.out or args.folder / "images"
-        images.claim_folder(out)
+        if hosts.is_main():
+            images.claim_folder(out)
         pixels = draw(trained, labels, seed=args.seed, chunk_size=args.batch_size, edit=edit)
-        images.save_samples(out, pixels, labels)
-        if args.gif:
-            frames = film(trained, labels[:64], seed=args.seed, edit=edit)
-            images.save_gif(out / "way.gif", frames)
-    print(f"{len(pixels)} images of {trained.name}: {out / 'grid.png'}")
+        frames = film(trained, labels[:64], seed=args.seed, edit=edit) if args.gif else []
+        if hosts.is_main():
+            images.save_samples(out, pixels, labels)
+            if frames:
+                images.save_gif(out / "way.gif", frames)
+    hosts.say(f"{len(pixels)} images of {trained.name}: {out / 'grid.png'}")
     if args.invert:
         error = reconstruction_error(pixels, edit.source)
-        print(f"reconstruction: {error:.4f} root mean square error, of values in [-1, 1]")
+        hosts.say(f"reconstruction: {error:.4f} root mean square error, of values in [-1, 1]")
 
 
 def default_label(args: Any, trained: Trained) -> str | None:
@@ -63,7 +67,7 @@ def draw(
     chunk_size: int = 64,
     edit: Edit = Edit(),  # noqa: B008 (immutable)
 ) -> UInt8[np.ndarray, "N H W C"]:
-    """Draws an image for each label, chunk by chunk.
+    """Draws an image for each label, chunk by chunk, each shared out among all devices.
 
     An image is a function of (seed, its index, its label): chunks change nothing but memory.
 
@@ -72,15 +76,17 @@ def draw(
       edit: how a given image leads.
     """
     sampler = edit.sampler(trained.sampling.sampler)
-    chunk_size = min(chunk_size, len(labels))
+    devices = trained.mesh.size
+    chunk_size = math.ceil(min(chunk_size, len(labels)) / devices) * devices
+    firsts = range(0, len(labels), chunk_size)
     pixels = []
-    for first in tqdm(range(0, len(labels), chunk_size), "sampling", leave=False, disable=None):
+    for first in tqdm(firsts, "sampling", leave=False, disable=None if hosts.is_main() else True):
         # the last chunk is filled up, so that every chunk runs the same compiled function
         index = np.minimum(np.arange(first, first + chunk_size), len(labels) - 1)
-        x_0 = run(sampler, trained, labels[index], index, seed, edit)
+        x_0 = hosts.fetch(run(sampler, trained, labels[index], index, seed, edit))
         if not np.isfinite(x_0).all():
             raise FloatingPointError("samples are nan or inf; try less guidance or more steps.")
-        pixels.append(images.to_pixels(jax.device_get(x_0)))
+        pixels.append(images.to_pixels(x_0))
     return np.concatenate(pixels)[: len(labels)]
 
 
@@ -91,10 +97,12 @@ def film(
     sampler = edit.sampler(trained.sampling.sampler)
     if isinstance(sampler, dm.RK45):
         raise ValueError("--gif: rk45 chooses its own steps for each image; use another sampler.")
-    index = np.arange(len(labels))
+    devices = trained.mesh.size
+    index = np.minimum(np.arange(math.ceil(len(labels) / devices) * devices), len(labels) - 1)
     way = partial(dm.trajectory, sampler, num_frames=num_frames)
-    xs, sigmas = run(way, trained, labels, index, seed, edit)
-    xs = jax.device_get(xs / jnp.sqrt(1 + sigmas**2)[:, None, None, None, None])
+    xs, sigmas = run(way, trained, labels[index], index, seed, edit)
+    xs, sigmas = hosts.fetch(xs), jax.device_get(sigmas)
+    xs = xs[:, : len(labels)] / np.sqrt(1 + sigmas**2)[:, None, None, None, None]
     return [images.grid(images.to_pixels(x)) for x in xs]
 
 
@@ -108,27 +116,28 @@ def run(
 ) -> Any:
     """Whatever the sampler gives for the images of these numbers."""
     sampling = trained.sampling
-    noise_keys, sampler_keys = image_keys(jax.random.key(seed), index)
-    eps = jax.vmap(partial(unit_noise, trained))(noise_keys)
-    denoise = edit.denoise(build.denoiser(trained, jnp.asarray(labels)))
+    told = sharding.shard_batch(trained.mesh, {"index": index, "label": labels})
+    eps, sampler_keys = noises(jax.random.key(seed), told["index"], trained.model)
+    denoise = edit.denoise(build.denoiser(trained, told["label"]))
     x_T, sigmas = edit.begin(denoise, eps, sampling.grid(sampling.num_steps), index)
     return sampler(denoise, x_T, sigmas, sampler_keys)
 
 
-def image_keys(key: jax.Array, index: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """Two keys for each image, functions of the seed and its index."""
-    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(index)
-    return keys[:, 0], keys[:, 1]
+@partial(jax.jit, static_argnames="model")
+def noises(key: jax.Array, index: jax.Array, model: UNetConfig) -> tuple[jax.Array, jax.Array]:
+    """Unit noise to begin with, and a key for the sampler: functions of the seed and the index."""
 
+    def of_image(i: jax.Array) -> tuple[jax.Array, jax.Array]:
+        noise_key, sampler_key = jax.random.split(jax.random.fold_in(key, i))
+        shape = (model.image_size, model.image_size, model.in_channels)
+        return jax.random.normal(noise_key, shape), sampler_key
 
-def unit_noise(trained: Trained, key: jax.Array) -> jax.Array:
-    size = trained.model.image_size
-    return jax.random.normal(key, (size, size, trained.model.in_channels))
+    return jax.vmap(of_image)(index)
 
 
 def noise_of_seed(trained: Trained, seed: int) -> jax.Array:
     """What the first image of a seed is drawn from."""
-    return unit_noise(trained, image_keys(jax.random.key(seed), np.arange(1))[0][0])
+    return noises(jax.random.key(seed), jnp.arange(1), trained.model)[0][0]
 
 
 def reconstruction_error(pixels: UInt8[np.ndarray, "N H W C"], image: Any) -> float:

@@ -16,19 +16,22 @@ from tqdm import tqdm
 import diffusion as dm
 import sample
 from configs import Recipe, Run, build, cli, compiled, cost, request
-from diffusion import checkpoint, images, sharding
+from diffusion import checkpoint, hosts, images, sharding, tracker
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Network
-from diffusion.journal import Journal, Meter, Profile
+from diffusion.journal import Meter, Profile
 
 
 def main(argv: list[str]) -> None:
     with cli.one_line_errors():
-        recipe, run_dir, is_dry, profile_steps = cli.parse_train(argv)
+        recipe, run_dir, is_dry, profile_steps, told = cli.parse_train(argv)
+        hosts.start(*told)
         mesh = recipe.mesh.make()
         sharding.check_batch_size(mesh, recipe.data.batch_size)
         if is_dry:
-            return print(*cost.lines(recipe, mesh), sep="\n")
+            return hosts.say(*cost.lines(recipe, mesh), sep="\n")
+        if recipe.run.tracker is not None:
+            tracker.check(recipe.run.tracker)
         compiled.keep()
         build.claim(run_dir, recipe)
         dataset = recipe.data.load()
@@ -56,10 +59,10 @@ def train(
     began = time.perf_counter()
     train_step, key = build.train_step(recipe, network)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    print(f"{run_dir}: {num_parameters:,} parameters, steps {first} to {run.num_steps}", flush=True)
+    hosts.say(f"{run_dir}: {num_parameters:,} parameters, steps {first} to {run.num_steps}")
     with (
         cli.stop_requests() as stop_request,
-        closing(Journal(run_dir, first)) as journal,
+        closing(build.journal(recipe, run_dir, first)) as journal,
         closing(build.checkpoints(recipe, run_dir)) as checkpoints,
         closing(build.feed(recipe, dataset, mesh, train_step, key, first)) as feed,
         tqdm(
@@ -67,10 +70,10 @@ def train(
             initial=first * batch_size,
             unit="img",
             unit_scale=True,
-            disable=None,  # shown on a terminal only
+            disable=None if hosts.is_main() else True,  # None: shown on a terminal only
         ) as bar,
     ):
-        meter, step = Meter(batch_size), first
+        meter, step = Meter(batch_size, cost.peak_images_per_second(recipe, mesh)), first
         while step < run.num_steps:
             before, step = step, build.next_stop(run, step, is_new=step == first)
             if profile is not None:
@@ -83,10 +86,11 @@ def train(
                 meter.restart_clock()  # without the compilation
                 bar.unpause()
 
-            is_last = step == run.num_steps or stop_request() is not None
+            logs = step % run.log_every_steps == 0
+            is_last = step == run.num_steps or hosts.any_says(stop_request() is not None, now=logs)
             saves = is_last or step % run.save_every_steps == 0
             draws = step % run.sample_every_steps == 0 and not is_last
-            if saves or draws or step % run.log_every_steps == 0:
+            if saves or draws or logs:
                 values = meter.read()
                 if meter.skipped_in_a_row > run.max_skipped_steps:
                     checkpoints.wait()
@@ -96,24 +100,27 @@ def train(
             if saves:
                 checkpoints.save(state)
             if draws:
-                journal.samples(step, draw_grid(recipe, network, state))
+                journal.samples(step, draw_grid(recipe, network, state, mesh))
                 meter.restart_clock()
             if is_last:
                 break
         bar.close()
-        if (signal := stop_request()) is not None and step < run.num_steps:
+        if step < run.num_steps:
             checkpoints.wait()
-            print(f"{signal}: saved step {step} of {run.num_steps}; the same command goes on.")
-            return
+            signal = stop_request() or "another host is stopped"
+            saved = f"saved step {step} of {run.num_steps}; the same command goes on."
+            return hosts.say(f"{signal}: {saved}")
         grid = run_dir / "samples" / f"{step}.png"
-        if not grid.exists():
-            journal.samples(step, draw_grid(recipe, network, state))
-    print(f"{step - first} steps in {time.perf_counter() - began:.0f} s; samples: {grid}")
+        if hosts.any_says(not grid.exists()):
+            journal.samples(step, draw_grid(recipe, network, state, mesh))
+    hosts.say(f"{step - first} steps in {time.perf_counter() - began:.0f} s; samples: {grid}")
 
 
-def draw_grid(recipe: Recipe, network: Network, state: dm.TrainState) -> np.ndarray:
+def draw_grid(
+    recipe: Recipe, network: Network, state: dm.TrainState, mesh: jax.sharding.Mesh
+) -> np.ndarray:
     average = recipe.ema.choose(state.ema, recipe.ema.names[0])
-    trained = build.of_recipe(recipe, network, average, f"step {state.step}")
+    trained = build.of_recipe(recipe, network, average, mesh, f"step {state.step}")
     labels = request.labels(trained, None, recipe.run.num_samples)
     return images.grid(sample.draw(trained, labels, seed=0))
 
@@ -124,7 +131,7 @@ def report(bar: tqdm, step: int, num_steps: int, values: dict[str, float]) -> No
     bar.set_postfix(loss=loss)
     if bar.disable:
         speed = f"{values['images_per_second']:.0f} img/s" if "images_per_second" in values else ""
-        print(f"step {step}/{num_steps}  loss {loss}  {speed}", flush=True)
+        hosts.say(f"step {step}/{num_steps}  loss {loss}  {speed}")
 
 
 def diverged(run: Run, run_dir: Path, step: int, skipped: int) -> str:

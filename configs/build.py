@@ -14,11 +14,13 @@ import diffusion as dm
 import unet_flax
 from configs import schema
 from configs.schema import Recipe, Run, Sampling
-from diffusion import checkpoint, sharding
+from diffusion import checkpoint, hosts, sharding
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Denoise, Network, Preconditioning
 from diffusion.ema import reconstruct
 from diffusion.feed import Feed, Resident, Streamed
+from diffusion.journal import Journal
+from diffusion.tracker import Tracker
 from diffusion.training import TrainStep
 
 
@@ -71,6 +73,7 @@ def check_fit(recipe: Recipe, dataset: ImageArrays) -> None:
 
 def claim(run_dir: Path, recipe: Recipe) -> None:
     """Writes the run's config.json, or raises a ValueError if another run lives there."""
+    hosts.check_same(max(checkpoint.steps(run_dir), default=0), "checkpoints")
     if checkpoint.steps(run_dir):
         stored = schema.from_json(checkpoint.read_config(run_dir))
         if different := schema.differences(stored, recipe):
@@ -78,19 +81,23 @@ def claim(run_dir: Path, recipe: Recipe) -> None:
                 f"{run_dir} belongs to a run with other settings ({'; '.join(different)}); "
                 "choose another --run-dir, or give the same values."
             )
-    checkpoint.write_config(run_dir, schema.to_json(recipe))
+    if hosts.is_main():
+        checkpoint.write_config(run_dir, schema.to_json(recipe))
 
 
 def start(recipe: Recipe, run_dir: Path, mesh: jax.sharding.Mesh) -> tuple[Network, dm.TrainState]:
     """The network, and the state of the run's latest checkpoint or a new one."""
     network, shapes = abstract_network(recipe)
-    create = partial(new_state, recipe)
+    target = sharding.placed(mesh, jax.eval_shape(partial(new_state, recipe), shapes))
     if checkpoint.steps(run_dir):
-        target = sharding.placed(mesh, jax.eval_shape(create, shapes))
         return network, checkpoint.restore(run_dir, target)
-    weights_key = jax.random.fold_in(jax.random.key(recipe.run.seed), 0)
-    _, params = unet_flax.functional(unet_flax.UNet(recipe.model, rngs=nnx.Rngs(weights_key)))
-    return network, sharding.place(mesh, create(params))
+
+    @partial(jax.jit, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, target))
+    def create(key: jax.Array) -> dm.TrainState:  # each device makes what it will hold
+        unet = unet_flax.UNet(recipe.model, rngs=nnx.Rngs(key))
+        return new_state(recipe, unet_flax.functional(unet)[1])
+
+    return network, create(jax.random.fold_in(jax.random.key(recipe.run.seed), 0))
 
 
 def new_state(recipe: Recipe, params: Any) -> dm.TrainState:
@@ -120,6 +127,12 @@ def checkpoints(recipe: Recipe, run_dir: Path) -> checkpoint.Checkpoints:
     """The run's checkpoints, kept as the recipe says."""
     run = recipe.run
     return checkpoint.Checkpoints(run_dir, run.keep_checkpoints, run.keep_every_steps)
+
+
+def journal(recipe: Recipe, run_dir: Path, step: int) -> Journal:
+    """The run's records, from a step on."""
+    name, config = recipe.run.tracker, schema.to_json(recipe)
+    return Journal(run_dir, step, name and partial(Tracker, name, run_dir, config))
 
 
 def next_stop(run: Run, step: int, *, is_new: bool) -> int:
@@ -159,7 +172,8 @@ class Trained:
       preconditioning: the one that it was trained with.
       sampling: how to draw from it where nothing else is said.
       network: `network(params, x, c_noise, **cond)`.
-      params: its weights, usually averaged ones.
+      params: its weights, usually averaged ones, on the mesh.
+      mesh: the devices that share out the images.
       knows_null: whether it was trained on the null class, which guidance needs.
       name: what they are, for people.
     Raises:
@@ -171,6 +185,7 @@ class Trained:
     sampling: Sampling
     network: Network
     params: Any
+    mesh: jax.sharding.Mesh
     knows_null: bool
     name: str
 
@@ -199,15 +214,16 @@ def trained(folder: Path, step: int | None = None, ema: str | None = None) -> Tr
         if ema is not None:
             raise ValueError(f"--ema {ema}: {folder} is of diffusers and has no averages.")
         return _of_diffusers(folder)
+    mesh = dm.Mesh().make()
     recipe = schema.from_json(checkpoint.read_config(folder))
     network, shapes = abstract_network(recipe)
-    target = sharding.placed(dm.Mesh(data=1).make(), jax.eval_shape(recipe.ema.init, shapes))
+    target = sharding.placed(mesh, jax.eval_shape(recipe.ema.init, shapes))
     if ema is not None and ema not in recipe.ema.names:
         average, step = _reconstructed(recipe, folder, target, step, ema)
     else:
         average, step = checkpoint.restore_average(folder, target, step)
         average = recipe.ema.choose(average, ema or recipe.ema.names[0])
-    return of_recipe(recipe, network, average, f"step {step}")
+    return of_recipe(recipe, network, average, mesh, f"step {step}")
 
 
 def _reconstructed(
@@ -241,7 +257,9 @@ def _reconstructed(
     return total, last
 
 
-def of_recipe(recipe: Recipe, network: Network, params: Any, name: str) -> Trained:
+def of_recipe(
+    recipe: Recipe, network: Network, params: Any, mesh: jax.sharding.Mesh, name: str
+) -> Trained:
     """A recipe's network with these weights."""
     return Trained(
         model=recipe.model,
@@ -249,6 +267,7 @@ def of_recipe(recipe: Recipe, network: Network, params: Any, name: str) -> Train
         sampling=recipe.sampling,
         network=network,
         params=params,
+        mesh=mesh,
         knows_null=recipe.model.num_classes is not None and recipe.label_dropout > 0,
         name=name,
     )
@@ -297,12 +316,14 @@ def _of_diffusers(folder: Path) -> Trained:
         clip_x_0=values["clip_sample"],
     )
     network, params = unet_flax.functional(unet)
+    mesh = dm.Mesh().make()
     return Trained(
         model=unet.config,
         preconditioning=PREDICTIONS[values["prediction_type"]](chain),
         sampling=sampling,
         network=network,
-        params=params,
+        params=sharding.on_every_device(mesh, params),
+        mesh=mesh,
         knows_null=False,
         name="diffusers' weights",
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import docstring_parser
+import jax
 
 import configs
 from configs.schema import Recipe
@@ -41,6 +42,16 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
         if isinstance(error, OSError) and error.filename is not None:
             error = f"cannot use {error.filename}: {error.strerror}."
         fail(str(error))
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        print(
+            f"{_program()}: host {jax.process_index()} has lost another "
+            f"({' '.join(str(error).split())[:160]}); the same command on all hosts goes on from "
+            "the last checkpoint.",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except FloatingPointError as error:
         print(f"{_program()}: {error}", file=sys.stderr)
         sys.exit(1)
@@ -104,6 +115,16 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
     return namespace
 
 
+def add_hosts(parser: argparse.ArgumentParser) -> None:
+    """The options of a run on many hosts, see `hosts.start`."""
+    group = parser.add_argument_group(
+        "many hosts", "SLURM, Kubernetes and TPU pods need none of these; elsewhere give all three."
+    )
+    group.add_argument("--coordinator", default=None, metavar="ADDRESS:PORT", help="of host 0")
+    group.add_argument("--num-hosts", default=None, type=int, metavar="N", help="how many")
+    group.add_argument("--host-index", default=None, type=int, metavar="I", help="this, from 0")
+
+
 class TrainRequest(NamedTuple):
     """What `train.py` is asked for.
 
@@ -112,12 +133,14 @@ class TrainRequest(NamedTuple):
       run_dir: the run's folder.
       is_dry: whether to say what it costs, and train nothing.
       profile_steps: steps of which a trace is kept, first and last; or None.
+      hosts: coordinator, number of hosts and index of this one, see `hosts.start`.
     """
 
     recipe: Recipe
     run_dir: Path
     is_dry: bool
     profile_steps: tuple[int, int] | None
+    hosts: tuple[str | None, int | None, int | None]
 
 
 def parse_train(argv: list[str]) -> TrainRequest:
@@ -152,6 +175,7 @@ def parse_train(argv: list[str]) -> TrainRequest:
         metavar="FIRST,LAST",
         help="keep a trace of these steps in RUN_DIR/profile, for xprof or Perfetto",
     )
+    add_hosts(parser)
     _add_fields(parser, recipe, "")
     given = {
         key: value
@@ -162,7 +186,8 @@ def parse_train(argv: list[str]) -> TrainRequest:
     run_dir = Path(given.pop("run_dir", f"runs/{name}"))
     is_dry, profiled = given.pop("dry_run", False), given.pop("profile_steps", None)
     steps = None if profiled is None else _span(profiled)
-    return TrainRequest(_replace(recipe, given, ""), run_dir, is_dry, steps)
+    hosts = tuple(given.pop(name) for name in ("coordinator", "num_hosts", "host_index"))
+    return TrainRequest(_replace(recipe, given, ""), run_dir, is_dry, steps, hosts)
 
 
 def _span(text: str) -> tuple[int, int]:

@@ -13,10 +13,10 @@ def keep() -> None:
 
     The folder is JAX_COMPILATION_CACHE_DIR's, or .cache/unet-flax in the user's home.
     """
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        folder = Path.home() / ".cache" / "unet-flax"
+    named = jax.config.values["jax_compilation_cache_dir"]
+    folder = Path(named or Path.home() / ".cache" / "unet-flax")
+    if named is None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
-    folder = Path(jax.config.values["jax_compilation_cache_dir"])
     if folder.is_dir():
         remove_damaged(folder)
 

@@ -10,14 +10,13 @@ import jax.numpy as jnp
 
 from configs import build, schema
 from configs.schema import Recipe
-from diffusion import sharding
+from diffusion import hardware, sharding
 
 
 def lines(recipe: Recipe, mesh: jax.sharding.Mesh) -> Iterator[str]:
     """The resolved configuration, parameters, operations and bytes, for people to read."""
     yield json.dumps(schema.to_json(recipe), indent=2)
     network, params = build.abstract_network(recipe)
-    state = jax.eval_shape(lambda params: build.new_state(recipe, params), params)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     yield f"parameters           {num_parameters:,}"
 
@@ -27,9 +26,7 @@ def lines(recipe: Recipe, mesh: jax.sharding.Mesh) -> Iterator[str]:
     forward = jax.jit(network).lower(
         params, image, jax.ShapeDtypeStruct(image.shape[:1], jnp.float32), **cond
     )
-    train_step, key = build.train_step(recipe, network)
-    jitted: Any = train_step
-    flops = operations(jitted.lower(state, batch, key))
+    flops, state = flops_of_step(recipe)
     images = recipe.run.num_steps * recipe.data.batch_size
     yield f"forward              {operations(forward) / image.shape[0] / 1e9:.2f} GFLOP an image"
     yield f"training             {flops / image.shape[0] / 1e9:.2f} GFLOP an image"
@@ -44,6 +41,23 @@ def lines(recipe: Recipe, mesh: jax.sharding.Mesh) -> Iterator[str]:
     listed = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in sizes.items())
     yield f"a device of {mesh.size:<8} {sum(sizes.values()) / 2**20:.1f} MiB: {listed}; gradients"
     yield "                     and activations come on top"
+
+
+def flops_of_step(recipe: Recipe) -> tuple[float, Any]:
+    """Floating-point operations of a training step, and the shapes of the state that it takes."""
+    network, params = build.abstract_network(recipe)
+    state = jax.eval_shape(lambda params: build.new_state(recipe, params), params)
+    train_step, key = build.train_step(recipe, network)
+    jitted: Any = train_step
+    return operations(jitted.lower(state, batch_shapes(recipe), key)), state
+
+
+def peak_images_per_second(recipe: Recipe, mesh: jax.sharding.Mesh) -> float | None:
+    """How fast the devices would train at their peak; None where their peak is not known."""
+    peak = hardware.peak_flops(mesh.devices.flat[0])
+    if peak is None:
+        return None
+    return peak * mesh.size * recipe.data.batch_size / flops_of_step(recipe)[0]
 
 
 def batch_shapes(recipe: Recipe) -> dict[str, jax.ShapeDtypeStruct]:

@@ -104,6 +104,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         metavar="SEED|FILE",
         help="the way from one to the other, in --num-images images",
     )
+    cli.add_hosts(parser)
     args = cli.parse(parser, argv)
     if not 0 <= args.seed < 2**32:
         raise ValueError(f"--seed {args.seed} is outside 0 .. 2**32 - 1.")

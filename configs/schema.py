@@ -52,6 +52,7 @@ class Run:
       accumulate: parts into which a batch is cut, one computed after the other, to save memory.
       steps_per_dispatch: steps that the device takes at once, with the dataset in its memory; none
         is 1 on a CPU and 10 elsewhere.
+      tracker: who else is told of metrics and samples, "wandb" or "trackio"; or none.
     """
 
     num_steps: int
@@ -65,6 +66,7 @@ class Run:
     max_skipped_steps: int = 5
     accumulate: int = 1
     steps_per_dispatch: int | None = None
+    tracker: str | None = None
 
     def __post_init__(self):
         _positive(self, "num_steps", "log_every_steps", "save_every_steps", "sample_every_steps")
@@ -209,6 +211,7 @@ FREE = (
     "run.keep_every_steps",
     "run.max_skipped_steps",
     "run.steps_per_dispatch",
+    "run.tracker",
     "data.path",
     "data.manual_dir",
     "mesh.",

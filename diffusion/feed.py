@@ -7,6 +7,7 @@ steps first + 1 .. last.
 import queue
 import threading
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 import jax
@@ -73,7 +74,8 @@ def _ahead(
         step = first
         try:
             while not is_over.is_set():
-                put(sharding.shard_batch(mesh, dataset.batch(seed, step)))
+                rows = partial(dataset.batch, seed, step)
+                put(sharding.shard_rows(mesh, dataset.batch_size, rows))
                 step += 1
         except Exception as error:  # it belongs to who asks for the batch
             put(error)

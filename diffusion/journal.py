@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -9,8 +10,10 @@ import numpy as np
 from jaxtyping import Array, UInt8
 from tensorboardX import SummaryWriter
 
+from diffusion import hosts
 from diffusion.hardware import memory_gib
 from diffusion.images import save_png, zoom_for
+from diffusion.tracker import Tracker
 from diffusion.training import LEVELS
 
 
@@ -21,12 +24,13 @@ class Meter:
 
     Args:
       batch_size: images in a step.
+      peak_images_per_second: what the devices could do at their peak, or None.
     Attributes:
       skipped_in_a_row: how many of the latest steps read were skipped, one after the other.
     """
 
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
+    def __init__(self, batch_size: int, peak_images_per_second: float | None = None):
+        self._batch_size, self._peak = batch_size, peak_images_per_second
         self._metrics: list[dict[str, Array]] = []
         self.skipped_in_a_row = 0
         self.restart_clock()
@@ -44,6 +48,7 @@ class Meter:
         """The means over the steps since the last reading, but for those that were skipped.
 
         There is no "images_per_second" where no step was timed, and no loss where all were skipped.
+        "flops_utilization" is the share of the devices' half-precision peak, where that is known.
         """
         fetched = jax.device_get(self._metrics)
 
@@ -69,6 +74,8 @@ class Meter:
         if self._timed_steps:
             elapsed_seconds = time.perf_counter() - self._since
             values["images_per_second"] = self._timed_steps * self._batch_size / elapsed_seconds
+            if self._peak is not None:
+                values["flops_utilization"] = values["images_per_second"] / self._peak
         values["memory_gib"] = memory_gib()
         self._metrics = []
         self.restart_clock()
@@ -113,7 +120,7 @@ class Profile:
 
 
 class Journal:
-    """Writes the records of a run that continues after `step`.
+    """Writes the records of a run that continues after `step`; on the main host alone.
 
     Lines that a killed run wrote beyond its last checkpoint are taken out, so a step stands in
     metrics.jsonl once.
@@ -121,10 +128,16 @@ class Journal:
     Args:
       run_dir: the run's folder.
       step: the step from which the run goes on; 0 for a new one.
+      make_tracker: opens what else is to be told, or None.
     """
 
-    def __init__(self, run_dir: Path, step: int):
-        self.run_dir = run_dir
+    def __init__(
+        self, run_dir: Path, step: int, make_tracker: Callable[[], Tracker] | None = None
+    ):
+        self.run_dir, self._writes = run_dir, hosts.is_main()
+        if not self._writes:
+            return
+        self._tracker = make_tracker() if make_tracker is not None else None
         path = run_dir / "metrics.jsonl"
         if path.exists():
             lines = path.read_text().splitlines(keepends=True)
@@ -136,20 +149,31 @@ class Journal:
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """One JSON object a line: the step, then the values."""
+        if not self._writes:
+            return
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._tensorboard.add_scalar(name, value, step)
+        if self._tracker is not None:
+            self._tracker.metrics(step, values)
 
-    def samples(self, step: int, pixels: UInt8[np.ndarray, "H W C"]) -> Path:
+    def samples(self, step: int, pixels: UInt8[np.ndarray, "H W C"]) -> None:
         """A grid of samples, as samples/STEP.png and in TensorBoard."""
+        if not self._writes:
+            return
         path = self.run_dir / "samples" / f"{step}.png"
         save_png(path, pixels, zoom=zoom_for(pixels))
         self._tensorboard.add_image("samples", pixels, step, dataformats="HWC")
-        return path
+        if self._tracker is not None:
+            self._tracker.samples(step, pixels)
 
     def close(self) -> None:
+        if not self._writes:
+            return
         self._lines.close()
         self._tensorboard.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
 
 def _is_kept(line: str, step: int) -> bool:

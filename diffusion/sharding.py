@@ -5,6 +5,7 @@ and averages, so that each device holds 1 / fsdp of them. One device is a mesh o
 one code path.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,11 @@ class Mesh:
                 f"mesh data={self.data}, fsdp={self.fsdp} does not fit the {devices} devices here; "
                 f"data * fsdp must be at most {devices}, and fsdp divide it where data is -1."
             )
+        if jax.process_count() > 1 and used != devices:
+            raise ValueError(
+                f"mesh data={self.data}, fsdp={self.fsdp} leaves some of the {devices} devices of "
+                "all hosts idle; many hosts must use all of them."
+            )
         return jax.make_mesh(
             (data, self.fsdp),
             ("data", "fsdp"),
@@ -58,8 +64,35 @@ def check_batch_size(mesh: jax.sharding.Mesh, batch_size: int) -> None:
 
 
 def shard_batch(mesh: jax.sharding.Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Puts a batch on the devices, cut along its first axis; each host its own part of it."""
-    return _put(batch, NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
+    """Puts a batch on the devices, cut along its first axis."""
+    return _put(batch, by_row(mesh))
+
+
+def shard_rows(
+    mesh: jax.sharding.Mesh, batch_size: int, rows: Callable[[slice], dict[str, np.ndarray]]
+) -> dict[str, jax.Array]:
+    """Puts a batch on the devices, cut along its first axis; each host makes its own rows alone.
+
+    Args:
+      rows: the batch's rows start .. stop.
+    """
+    sharding = by_row(mesh)
+    parts: dict[str, list[jax.Array]] = {}
+    for device, at in sharding.addressable_devices_indices_map((batch_size,)).items():
+        assert at is not None  # every device of the mesh has rows
+        for name, values in rows(at[0]).items():
+            parts.setdefault(name, []).append(jax.device_put(values, device))
+    return {
+        name: jax.make_array_from_single_device_arrays(
+            (batch_size, *arrays[0].shape[1:]), sharding, arrays
+        )
+        for name, arrays in parts.items()
+    }
+
+
+def by_row(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Cut along the first axis, among all devices."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def shard_indices(mesh: jax.sharding.Mesh, indices: np.ndarray) -> jax.Array:

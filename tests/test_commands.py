@@ -20,7 +20,7 @@ import diffusion as dm
 import sample
 import train
 from configs import build, cli, request, schema
-from diffusion import checkpoint
+from diffusion import checkpoint, sharding
 
 ROOT = Path(__file__).parent.parent
 SMALL = """digits --data.batch-size 8 --model.channels 8 --model.num-groups 4
@@ -332,7 +332,11 @@ def test_sampling_uses_the_averaged_weights(run_dir, drawn, tmp_path):
     state, trained = final_state(run_dir), build.trained(run_dir, None)
     labels = np.arange(10).repeat(2).astype(np.int32)
     from_average, from_last = (
-        sample.draw(dataclasses.replace(trained, params=params), labels, seed=0)
+        sample.draw(
+            dataclasses.replace(trained, params=sharding.on_every_device(trained.mesh, params)),
+            labels,
+            seed=0,
+        )
         for params in (state.ema, state.params)
     )
     np.testing.assert_array_equal(from_average, drawn[0])

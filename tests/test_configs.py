@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import configs
+import diffusion as dm
 from configs import Adam, Optax, build, cli, compiled, schema
 from diffusion import Heun, VPLinear
 from unet_flax import presets
@@ -104,7 +105,7 @@ def test_the_denoiser_is_guided_towards_the_label_then_clipped():
         return jnp.broadcast_to(params * label[:, None, None, None], x.shape)
 
     x_t, sigma = jnp.zeros((2, 8, 8, 1)), jnp.float32(1.0)
-    trained = build.of_recipe(recipe, network, 0.1, "a network")
+    trained = build.of_recipe(recipe, network, 0.1, dm.Mesh().make(), "a network")
     denoise = build.denoiser(trained, jnp.array([1, 5]))
     c_out = recipe.preconditioning(jnp.ones(1)).c_out
     cond, uncond = c_out * jnp.array([0.1, 0.5]), c_out * -0.1

@@ -1,10 +1,13 @@
 """Laws of what a run writes down."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import pytest
 
+from diffusion.hardware import peak_flops
 from diffusion.journal import Journal, Meter
 
 
@@ -53,6 +56,19 @@ def test_skipped_steps_are_counted_and_left_out_of_the_means():
     assert "loss" not in meter.read() and meter.skipped_in_a_row == 3
     meter.add([measured(1.0)], 1)
     assert "skipped_steps" not in meter.read() and meter.skipped_in_a_row == 0
+
+
+def test_utilisation_is_the_speed_over_the_peaks():
+    meter = Meter(batch_size=8, peak_images_per_second=1000.0)
+    meter.add([measured(1.0)], 1)
+    values = meter.read()
+    assert values["flops_utilization"] == values["images_per_second"] / 1000
+
+
+@pytest.mark.parametrize(("kind", "peak"), [("NVIDIA H200", 989e12), ("TPU v5p", 459e12)])
+def test_the_peak_is_that_of_the_kind_of_device(kind, peak):
+    assert peak_flops(SimpleNamespace(device_kind=kind)) == peak
+    assert peak_flops(jax.devices()[0]) is None  # a CPU has none that is worth stating
 
 
 def test_a_clock_that_has_just_been_restarted_states_no_speed():

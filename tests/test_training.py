@@ -145,7 +145,7 @@ def test_several_steps_a_dispatch_are_single_steps(plain_step, state, steps):
 
 def test_an_error_in_reading_a_batch_reaches_the_loop(plain_step, state):
     class Broken(ImageArrays):
-        def batch(self, seed, step):
+        def batch(self, seed, step, rows):
             raise OSError("the disk is gone")
 
     dataset = Broken(np.zeros((9, 8, 8, 2), np.uint8), None, (), batch_size=8)

@@ -46,9 +46,13 @@ class ImageArrays:
             return order[int(epochs[0])][offsets]
         return np.array([order[e][o] for e, o in zip(epochs.tolist(), offsets, strict=True)])
 
-    def batch(self, seed: int, step: int) -> dict[str, np.ndarray]:
-        """{"image": float32 (B, H, W, C) in [-1, 1], "label": int32 (B,)}; no label if none."""
-        chosen = self.indices(seed, step)
+    def batch(self, seed: int, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
+        """{"image": float32 (B, H, W, C) in [-1, 1], "label": int32 (B,)}; no label if none.
+
+        Args:
+          rows: which of its rows are wanted; all by default.
+        """
+        chosen = self.indices(seed, step)[rows]
         batch = {"image": from_pixels(self.pixels[chosen])}
         if self.labels is not None:
             batch["label"] = self.labels[chosen].astype(np.int32)

@@ -1,0 +1,128 @@
+"""Many hosts: each runs the same command, and together they are one run.
+
+Host 0 is the main one: it alone writes logs, pictures and samples. Checkpoints are written by all,
+into one folder that all of them see.
+"""
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+LOST_AFTER_SECONDS = 30
+"""How long a host may be silent before the others give up; and how long they wait at the end."""
+
+
+def start(
+    coordinator: str | None = None, num_hosts: int | None = None, host_index: int | None = None
+) -> None:
+    """Joins this process to the others; to be called before anything asks for a device.
+
+    Without arguments it looks for a cluster: SLURM's or Open MPI's tasks, an indexed Kubernetes
+    job, a TPU pod. Where there is none, this host is the only one.
+
+    Args:
+      coordinator: address and port of host 0, such as 10.0.0.1:4321.
+      num_hosts: how many processes there are; 1 for this one alone, whatever the cluster says.
+      host_index: which of them this is, from 0.
+    Raises:
+      ValueError: some are given and others not, or they contradict each other.
+      ConnectionError: the others cannot be reached.
+    """
+    given = (coordinator, num_hosts, host_index)
+    if given == (None, 1, None):
+        return
+    if None in given and any(value is not None for value in given):
+        raise ValueError(
+            "--coordinator, --num-hosts and --host-index are given together, or none of them."
+        )
+    if num_hosts is not None and host_index is not None and not 0 <= host_index < num_hosts:
+        raise ValueError(f"--host-index {host_index} is outside 0 .. {num_hosts - 1}.")
+    if coordinator is not None and not coordinator.rpartition(":")[2].isdecimal():
+        raise ValueError(f"--coordinator {coordinator} is not ADDRESS:PORT.")
+    if coordinator is None and not in_cluster(os.environ) and not _is_tpu():
+        return
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_hosts,
+            host_index,
+            # what is given is given; else JAX asks the cluster
+            cluster_detection_method=None if coordinator is None else "deactivate",
+            heartbeat_timeout_seconds=LOST_AFTER_SECONDS,
+            shutdown_timeout_seconds=LOST_AFTER_SECONDS,
+        )
+    except (ValueError, RuntimeError) as error:
+        if coordinator is None and not in_cluster(os.environ):
+            return  # a TPU's library without a pod of TPUs
+        raise ConnectionError(
+            f"the other hosts were not found ({' '.join(str(error).split())[:200]}); name them by "
+            "--coordinator ADDRESS:PORT --num-hosts N --host-index I, or say --num-hosts 1."
+        ) from error
+
+
+def in_cluster(environment: Mapping[str, str]) -> bool:
+    """Whether this process is one of several that a cluster has started."""
+    tasks = {
+        "SLURM_NTASKS": "SLURM_STEP_NODELIST" in environment,  # by srun
+        "OMPI_COMM_WORLD_SIZE": True,
+    }
+    if any(counts and int(environment.get(name, 1)) > 1 for name, counts in tasks.items()):
+        return True
+    return {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= environment.keys()
+
+
+def _is_tpu() -> bool:
+    return importlib.util.find_spec("libtpu") is not None
+
+
+def is_main() -> bool:
+    """Whether this host writes what one alone should write."""
+    return jax.process_index() == 0
+
+
+def any_says(told: bool, *, now: bool = True) -> bool:
+    """Whether any host says so; all of them must ask.
+
+    Args:
+      now: whether hosts wait for each other's answer; if not, many give False and one its own.
+    """
+    if jax.process_count() == 1:
+        return told
+    return now and bool(multihost_utils.process_allgather(np.asarray(told)).any())
+
+
+def check_same(value: int, what: str) -> None:
+    """Raises a ValueError on every host where they do not all give the same value."""
+    if jax.process_count() == 1:
+        return
+    values = multihost_utils.process_allgather(np.asarray(value)).tolist()
+    if len(set(values)) > 1:
+        raise ValueError(
+            f"the hosts do not see the same {what}: {values}; the run's folder must lie where all "
+            "of them see it."
+        )
+
+
+def total(values: np.ndarray) -> np.ndarray:
+    """The sum over all hosts of an array that each of them has, in its own type."""
+    if jax.process_count() == 1:
+        return values
+    return multihost_utils.process_allgather(values).sum(0, dtype=values.dtype)
+
+
+def fetch(arrays: Any) -> Any:
+    """Arrays that are cut among hosts, whole on every host, as numpy arrays."""
+    if jax.process_count() == 1:
+        return jax.device_get(arrays)
+    return multihost_utils.process_allgather(arrays, tiled=True)
+
+
+def say(*words: Any, sep: str = " ") -> None:
+    """Prints, on the main host alone."""
+    if is_main():
+        print(*words, sep=sep, flush=True)

@@ -1,0 +1,98 @@
+"""Proofs that take minutes: what is done to a run costs it time and nothing else."""
+
+import dataclasses
+import random
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+from test_commands import assert_bitwise_equal, begun, final_state, records, train_small
+
+import diffusion as dm
+from configs import build, schema
+from diffusion import checkpoint
+
+pytestmark = pytest.mark.slow
+FOREVER = ("--run.num-steps", "1000000")
+
+
+def goes_on_as_if_nothing_had_been(run_dir, whole):
+    """Trains four steps on, and compares with a run that was left alone."""
+    reached = max(checkpoint.steps(run_dir), default=0)
+    goal = ("--run.num-steps", str(reached + 4))
+    train_small(run_dir, *goal)
+    train_small(whole, *goal)
+    assert_bitwise_equal(final_state(run_dir), final_state(whole))
+    steps = [record["step"] for record in records(run_dir)]
+    assert steps == sorted(set(steps))  # nothing written twice
+    assert all(entry.name.isdigit() for entry in (run_dir / "checkpoints").iterdir())
+    names = {entry.name for entry in run_dir.iterdir() if "tfevents" not in entry.name}
+    assert names == {"checkpoints", "config.json", "metrics.jsonl", "samples"}  # nothing stray
+
+
+def test_ten_kills_at_random_moments_lose_nothing_but_time(tmp_path):
+    chance = random.Random(0)
+    for _ in range(10):
+        process = begun(tmp_path / "killed", *FOREVER)
+        for line in process.stdout:
+            if "parameters, steps" in line:
+                break
+        time.sleep(chance.uniform(0.0, 12.0))  # while it compiles, steps, saves
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    goes_on_as_if_nothing_had_been(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_run_that_is_killed_in_its_first_save_goes_on(tmp_path):
+    process = begun(tmp_path / "killed", *FOREVER)
+    folder = tmp_path / "killed" / "checkpoints"
+    while not (folder.is_dir() and any(folder.iterdir())):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert any("tmp" in entry.name for entry in folder.iterdir())  # it was in the middle
+    goes_on_as_if_nothing_had_been(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_twenty_resumes_each_go_on_at_their_step_and_leave_nothing_behind(tmp_path, capsys):
+    for step in range(1, 21):
+        train_small(tmp_path / "often", "--run.num-steps", str(step))
+        assert f"parameters, steps {step - 1} to {step}\n" in capsys.readouterr().out
+        assert checkpoint.steps(tmp_path / "often")[-1] == step
+    goes_on_as_if_nothing_had_been(tmp_path / "often", tmp_path / "whole")
+
+
+def test_a_second_interrupt_leaves_at_once(tmp_path):
+    process = begun(tmp_path, *FOREVER, "--run.sample-every-steps", "4")
+    for line in process.stdout:
+        if line.startswith("step 4/"):
+            break
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)  # it is drawing its samples, and heeds the first later
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and error.strip() == "train.py: stopped; checkpoints are kept."
+    assert time.monotonic() - began < 30
+
+
+def test_one_two_four_and_eight_devices_train_alike(tmp_path):
+    states = []
+    for devices in ("1", "2", "4", "8"):
+        options = ("--mesh.data", devices, "--run.num-steps", "20")
+        process = begun(tmp_path / devices, *options, JAX_NUM_CPU_DEVICES="8")
+        _, error = process.communicate()
+        assert process.returncode == 0, error
+        recipe = schema.from_json(checkpoint.read_config(tmp_path / devices))
+        recipe = dataclasses.replace(recipe, mesh=dm.Mesh(data=1))
+        states.append(build.start(recipe, tmp_path / devices, recipe.mesh.make())[1])
+    losses = [[r["loss"] for r in records(tmp_path / devices)] for devices in "1248"]
+    np.testing.assert_allclose(losses, [losses[0]] * 4, rtol=1e-5)
+    for state in states[1:]:
+        for a, b in zip(
+            jax.tree.leaves(state.params), jax.tree.leaves(states[0].params), strict=True
+        ):
+            # Adam divides by the gradient's own size: rounding of small gradients is seen
+            np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)
