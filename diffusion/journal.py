@@ -131,9 +131,7 @@ class Journal:
       make_tracker: opens what else is to be told, or None.
     """
 
-    def __init__(
-        self, run_dir: Path, step: int, make_tracker: Callable[[], Tracker] | None = None
-    ):
+    def __init__(self, run_dir: Path, step: int, make_tracker: Callable[[], Tracker] | None = None):
         self.run_dir, self._writes = run_dir, hosts.is_main()
         if not self._writes:
             return
