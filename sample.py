@@ -23,10 +23,11 @@ from configs import build, cli, request
 from configs.build import Trained
 from configs.request import Edit
 from diffusion import hosts, images, sharding
-from unet_flax import UNetConfig
+from unet_flax import UNetConfig, tune_cpu
 
 
 def main(argv: list[str]) -> None:
+    tune_cpu()
     with cli.one_line_errors():
         args = request.parse(argv)
         hosts.start(args.coordinator, args.num_hosts, args.host_index)

@@ -20,9 +20,11 @@ from diffusion import checkpoint, hosts, images, sharding, tracker
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Network
 from diffusion.journal import Meter, Profile
+from unet_flax import tune_cpu
 
 
 def main(argv: list[str]) -> None:
+    tune_cpu()
     with cli.one_line_errors():
         recipe, run_dir, is_dry, profile_steps, told = cli.parse_train(argv)
         hosts.start(*told)

@@ -42,7 +42,7 @@ class Streamed:
         first: int,
     ):
         self._train_step, self._key = train_step, key
-        self._batches = _ahead(dataset, mesh, seed, first)
+        self._batches = ahead(dataset, mesh, seed, first)
 
     def run(self, state: TrainState, first: int, last: int) -> tuple[TrainState, list[Any]]:
         """The state after step `last`, and the metrics of each step."""
@@ -56,7 +56,7 @@ class Streamed:
         self._batches.close()
 
 
-def _ahead(
+def ahead(
     dataset: ImageArrays, mesh: jax.sharding.Mesh, seed: int, first: int
 ) -> Generator[dict[str, jax.Array], None, None]:
     """Batches from number `first` on, for ever."""

@@ -1,0 +1,85 @@
+"""What the benchmarks against PyTorch have in common: their options, and PyTorch's own."""
+
+import argparse
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import networks, timing
+from benchmarks.networks import Case
+
+
+@dataclass(frozen=True)
+class TorchOptions:
+    """How PyTorch runs its side.
+
+    Attributes:
+      compiled: by torch.compile.
+      channels_last: whether channels lie next to each other in memory.
+    """
+
+    compiled: bool = False
+    channels_last: bool = False
+
+    def prepare(self, model: torch.nn.Module) -> Any:
+        return torch.compile(model, mode="max-autotune") if self.compiled else model
+
+    def images(self, case: Case) -> torch.Tensor:
+        x = torch.from_numpy(networks.images(case)).permute(0, 3, 1, 2).to(networks.torch_device())
+        return x.contiguous(
+            memory_format=torch.channels_last if self.channels_last else torch.contiguous_format
+        )
+
+    def autocast(self, dtype: str) -> contextlib.AbstractContextManager:
+        if dtype == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(networks.torch_device().type, torch.bfloat16)
+
+
+SIDES = {
+    "eager": TorchOptions(),
+    "channels-last": TorchOptions(channels_last=True),
+    "compiled": TorchOptions(compiled=True, channels_last=True),
+}
+
+OurSide = Callable[[Case, str], Callable[[], Any]]
+TheirSide = Callable[[Case, str, TorchOptions], Callable[[], Any]]
+
+
+def run(
+    doc: str | None, our_side: OurSide, their_side: TheirSide, argv: list[str] | None = None
+) -> None:
+    """Parses the command line, measures, prints a table and writes JSON where asked to."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", nargs="+", choices=networks.CASES, default=["ddpm"])
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[None])
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["eager"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args(argv)
+    rows = []
+    for name in args.networks:
+        for batch_size in args.batch_size:
+            case = networks.case(name, batch_size)
+            sides = {"unet-flax": our_side(case, args.dtype)}
+            for side in args.sides:
+                sides[f"torch {side}"] = their_side(case, args.dtype, SIDES[side])
+            seconds = timing.alternate(sides, args.rounds)
+            title = f"{name}, batch {case.batch}, {args.dtype}"
+            made = timing.rows(title, seconds, f"torch {args.sides[0]}", case.batch)
+            timing.show(made)
+            rows += made
+    if args.json:
+        timing.write_json(args.json, Path(parser.prog).stem, rows)
+
+
+def wait_for_torch() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,84 @@
+"""How fast batches come: `python -m benchmarks.data`. No model; images a second.
+
+CIFAR-10's size, random pixels: reading a batch from memory, putting it on the device, the same
+ahead of time by the thread that training uses, and choosing it on the device from a dataset that
+lies there, with and without EDM's augmentation.
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import diffusion as dm
+from benchmarks import timing
+from diffusion import feed, sharding
+from diffusion.data import ImageArrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    what: str
+    images_per_second: float
+
+
+def speed(call: Callable[[int], Any], batch_size: int, seconds: float) -> float:
+    """Images a second of `call(step)`, which gives a batch."""
+    jax.block_until_ready(call(0))
+    began, step = time.perf_counter(), 1
+    while time.perf_counter() - began < seconds:
+        jax.block_until_ready(call(step))
+        step += 1
+    return (step - 1) * batch_size / (time.perf_counter() - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args()
+    rng, batch_size = np.random.default_rng(0), args.batch_size
+    pixels = rng.integers(0, 256, (50_000, 32, 32, 3), np.uint8)
+    dataset = ImageArrays(pixels, rng.integers(0, 10, 50_000), tuple("0123456789"), batch_size)
+    mesh = dm.Mesh(data=1).make()
+    ahead = feed.ahead(dataset, mesh, seed=0, first=0)
+    resident = jnp.asarray(pixels)
+
+    @jax.jit
+    def chosen(indices: jax.Array) -> jax.Array:
+        return resident[indices].astype(jnp.float32) / 127.5 - 1
+
+    @jax.jit
+    def augmented(indices: jax.Array, key: jax.Array) -> Any:
+        return dm.NonLeaky(rate=0.12)(key, {"image": chosen(indices)})
+
+    key = jax.random.key(0)
+    calls: dict[str, Callable[[int], Any]] = {
+        "read from memory": lambda step: dataset.batch(0, step),
+        "and put on the device": lambda step: sharding.shard_batch(mesh, dataset.batch(0, step)),
+        "ahead of time": lambda step: next(ahead),
+        "chosen on the device": lambda step: chosen(dataset.indices(0, step)),
+        "and augmented as EDM's": lambda step: augmented(
+            dataset.indices(0, step), jax.random.fold_in(key, step)
+        ),
+    }
+    rows = []
+    for what, call in calls.items():
+        rows.append(row := Speed(what, speed(call, batch_size, args.seconds)))
+        print(f"{row.what:24} {row.images_per_second:12,.0f} img/s", flush=True)
+    ahead.close()
+    if args.json:
+        timing.write_json(args.json, "data", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Sides timed in turn, in one process: the ratio of their times, and how far it spreads.
+
+Shared machines are noisy, and what slows one side slows its neighbour in time alike: each round
+times every side once, and a ratio is taken within a round.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+SETTLE_SECONDS = 0.02
+"""Between two sides: the threads of the one before may spin for a while."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one side.
+
+    Attributes:
+      milliseconds: median of a call.
+      images_per_second: by that median.
+      ratio: median over the rounds of this side's time over the reference's; below 1 is faster.
+      low, high: quartiles of that ratio.
+    """
+
+    case: str
+    side: str
+    milliseconds: float
+    images_per_second: float
+    ratio: float
+    low: float
+    high: float
+
+
+def alternate(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each side's call in each round; a first call of each, not counted, compiles.
+
+    A call returns when its work is done.
+    """
+    for call in sides.values():
+        call()
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, call in sides.items():
+            time.sleep(SETTLE_SECONDS)
+            began = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def rows(case: str, seconds: Mapping[str, np.ndarray], reference: str, images: int) -> list[Row]:
+    """One row a side.
+
+    Args:
+      reference: the side to which the others are compared.
+      images: in a call.
+    """
+    made = []
+    for side, values in seconds.items():
+        low, ratio, high = np.quantile(values / seconds[reference], [0.25, 0.5, 0.75])
+        median = float(np.median(values))
+        rate = images / median
+        numbers = (1e3 * median, rate, float(ratio), float(low), float(high))
+        made.append(Row(case, side, *numbers))
+    return made
+
+
+def show(rows: list[Row]) -> None:
+    """A line a row."""
+    for row in rows:
+        print(
+            f"{row.case:28} {row.side:22} {row.milliseconds:10.1f} ms {row.images_per_second:9.1f}"
+            f" img/s   ratio {row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})",
+            flush=True,
+        )
+
+
+def write_json(path: Path, name: str, rows: list[Any]) -> None:
+    """All rows, with what they were measured on."""
+    device = jax.devices()[0]
+    where = {
+        "benchmark": name,
+        "device": device.device_kind if device.platform != "cpu" else platform.processor(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+    path.write_text(json.dumps(where | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
