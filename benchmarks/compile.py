@@ -1,4 +1,4 @@
-"""How long XLA takes, and how long a command takes to its first step: `python -m benchmarks.compile`.
+"""How long XLA takes, and a command to its first step: `python -m benchmarks.compile`.
 
 Each is measured in a process of its own, first with an empty cache of compiled code and then with
 what the first has left there: the training step of a network (tracing, lowering and compiling),

@@ -10,18 +10,17 @@ import os
 
 import jax
 
-OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"}
-"""As `jax.jit(f, compiler_options=OPTIONS)` takes them, on a CPU alone."""
+OPTION = "xla_cpu_experimental_ynn_fusion_type"
+VALUE = "-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 
 
 def tune_cpu() -> None:
-    """Sets `OPTIONS` for the whole process; to be called before anything is computed.
+    """Sets the option for the whole process; to be called before anything is computed.
 
     Adds to XLA_FLAGS, which touches no GPU or TPU. Where the user has chosen otherwise there, or
     jaxlib is of another version, which might not know the option, nothing is changed.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     version = tuple(int(part) for part in jax.__version__.split(".")[:2])
-    if (0, 10) <= version <= (0, 12) and not any(name in flags for name in OPTIONS):
-        told = " ".join(f"--{name}={value}" for name, value in OPTIONS.items())
-        os.environ["XLA_FLAGS"] = f"{flags} {told}".strip()
+    if (0, 10) <= version <= (0, 12) and OPTION not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{OPTION}={VALUE}".strip()
