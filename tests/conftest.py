@@ -28,6 +28,8 @@ import unet_flax  # noqa: E402
 from configs import compiled  # noqa: E402
 from unet_flax import UNet, UNetConfig  # noqa: E402
 
+unet_flax.tune_cpu()  # as the commands do, which some tests run in processes of their own
+
 if COMPILED.is_dir():
     compiled.remove_damaged(COMPILED)  # where an earlier session was interrupted
 
