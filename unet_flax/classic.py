@@ -11,7 +11,7 @@ nnx.jit the updates come back by themselves; under jax.jit split them off and re
     graph, params, batch_stats = nnx.split(unet, nnx.Param, nnx.BatchStat)
 
     def loss(params, batch_stats, image, mask):
-        unet = nnx.merge(graph, params, batch_stats)
+        unet = nnx.merge(graph, params, batch_stats, copy=True)
         ...
         return value, nnx.state(unet, nnx.BatchStat)
 
