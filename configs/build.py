@@ -132,7 +132,7 @@ def checkpoints(recipe: Recipe, run_dir: Path) -> checkpoint.Checkpoints:
 def journal(recipe: Recipe, run_dir: Path, step: int) -> Journal:
     """The run's records, from a step on."""
     name, config = recipe.run.tracker, schema.to_json(recipe)
-    return Journal(run_dir, step, name and partial(Tracker, name, run_dir, config))
+    return Journal(run_dir, step, partial(Tracker, name, run_dir, config) if name else None)
 
 
 def next_stop(run: Run, step: int, *, is_new: bool) -> int:
