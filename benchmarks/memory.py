@@ -70,7 +70,7 @@ def cut(name: str, devices: int) -> Cut:
     case = networks.case(name)
     _, params = networks.ours(case.config, "float32")
     state = jax.eval_shape(lambda p: dm.TrainState.create(p, optax.adam(2e-4), dm.EMA()), params)
-    mesh = jax.sharding.AbstractMesh((1, devices), ("data", "fsdp"))
+    mesh: Any = jax.sharding.AbstractMesh((1, devices), ("data", "fsdp"))
     held = sum(
         leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
         for leaf in jax.tree.leaves(sharding.placed(mesh, state))
