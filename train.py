@@ -55,7 +55,8 @@ def train(
     """Trains from state.step to run.num_steps, and writes the run's folder.
 
     Raises:
-      FloatingPointError: too many steps in a row were not finite; names the last checkpoint.
+      FloatingPointError: the weights are not finite, or too many steps in a row were not; names the
+        last checkpoint.
     """
     run, batch_size, first = recipe.run, dataset.batch_size, int(state.step)
     began = time.perf_counter()
@@ -94,9 +95,9 @@ def train(
             draws = step % run.sample_every_steps == 0 and not is_last
             if saves or draws or logs:
                 values = meter.read()
-                if meter.skipped_in_a_row > run.max_skipped_steps:
+                if meter.is_lost or meter.skipped_in_a_row > run.max_skipped_steps:
                     checkpoints.wait()
-                    raise FloatingPointError(diverged(run, run_dir, step, meter.skipped_in_a_row))
+                    raise FloatingPointError(diverged(run, run_dir, step, meter))
                 journal.metrics(step, values)
                 report(bar, step, run.num_steps, values)
             if saves:
@@ -136,12 +137,18 @@ def report(bar: tqdm, step: int, num_steps: int, values: dict[str, float]) -> No
         hosts.say(f"step {step}/{num_steps}  loss {loss}  {speed}")
 
 
-def diverged(run: Run, run_dir: Path, step: int, skipped: int) -> str:
+def diverged(run: Run, run_dir: Path, step: int, meter: Meter) -> str:
     saved = checkpoint.steps(run_dir)
     last = run_dir / "checkpoints" / str(saved[-1]) if saved else "none yet"
+    what = (
+        f"weights are not finite after step {step}"
+        if meter.is_lost
+        else f"loss or gradient was not finite in {meter.skipped_in_a_row} steps in a row, up to "
+        f"step {step}"
+    )
     return (
-        f"loss, gradient or weights were not finite in {skipped} steps in a row, up to step {step} "
-        f"(seed {run.seed}); last checkpoint: {last}. A lower --optimizer.learning-rate may help."
+        f"{what} (seed {run.seed}); last checkpoint: {last}. A lower --optimizer.learning-rate may "
+        "help."
     )
 
 

@@ -27,12 +27,14 @@ class Meter:
       peak_images_per_second: what the devices could do at their peak, or None.
     Attributes:
       skipped_in_a_row: how many of the latest steps read were skipped, one after the other.
+      is_lost: whether weights were not finite after one of the steps read; no later step heals
+        them, and they must not be saved.
     """
 
     def __init__(self, batch_size: int, peak_images_per_second: float | None = None):
         self._batch_size, self._peak = batch_size, peak_images_per_second
         self._metrics: list[dict[str, Array]] = []
-        self.skipped_in_a_row = 0
+        self.skipped_in_a_row, self.is_lost = 0, False
         self.restart_clock()
 
     def add(self, metrics: list[dict[str, Array]], steps: int) -> None:
@@ -58,6 +60,7 @@ class Meter:
         skipped = joined("skipped")
         for is_skipped in skipped:
             self.skipped_in_a_row = self.skipped_in_a_row + 1 if is_skipped else 0
+        self.is_lost |= not np.isfinite(joined("weight_norm")).all()
         taken, values = skipped == 0, {}
         if taken.any():
             for name in ("loss", "grad_norm", "weight_norm"):

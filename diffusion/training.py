@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +86,8 @@ def make_train_step(
     The state passed in is donated: use the one returned. `key` is the run's key; the step's own
     randomness is a function of it and state.step, so every call may pass the same key.
 
-    A step whose loss, gradient or new weights are not finite changes nothing but state.step.
+    A step whose loss or gradient is not finite changes nothing but state.step. A finite gradient
+    may still carry the weights to infinity, if the learning rate is absurd: "weight_norm" tells.
 
     Args:
       network: `network(params, x, c_noise, *, dropout_key, **cond)`; cond is the batch without its
@@ -168,16 +169,20 @@ def make_train_step(
     ) -> tuple[TrainState, dict[str, Array]]:
         *draw_keys, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 5)
         whole = draw(batch, draw_keys)
-        learning = (state.params, state.balance)
-        grads, losses = gradient(learning, whole, dropout_key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, learning)
-        updated: Any = optax.apply_updates(learning, updates)
-        average = ema.update(state.ema, updated[0], state.step, losses.shape[0])
+        grads, losses = gradient((state.params, state.balance), whole, dropout_key)
+        grad_norm = optax.tree.norm(grads)
+        is_fine = jnp.isfinite(losses.mean() + grad_norm)
 
-        grad_norm, weight_norm = optax.tree.norm(grads), optax.tree.norm(updated)
-        is_fine = jnp.isfinite(losses.mean() + grad_norm + weight_norm)
-        new = TrainState(state.step, updated[0], opt_state, average, updated[1])
-        state = jax.tree.map(lambda new, old: jnp.where(is_fine, new, old), new, state)
+        def advanced(state: TrainState) -> TrainState:
+            learning = (state.params, state.balance)
+            updates, opt_state = optimizer.update(grads, state.opt_state, learning)
+            params, learned = cast(Any, optax.apply_updates(learning, updates))
+            average = ema.update(state.ema, params, state.step, losses.shape[0])
+            return TrainState(state.step, params, opt_state, average, learned)
+
+        state = jax.lax.cond(is_fine, advanced, lambda state: state, state)
+        # a barrier, or the update is computed once more for the norm
+        weight_norm = optax.tree.norm(jax.lax.optimization_barrier((state.params, state.balance)))
         level = jnp.searchsorted(jnp.array(LEVELS), whole["sigma"])
         metrics = {
             "loss": losses.mean(),

@@ -11,8 +11,10 @@ from diffusion.hardware import peak_flops
 from diffusion.journal import Journal, Meter
 
 
-def measured(loss, skipped=0.0, sums=(0.0, 0.0, 0.0, 0.0), counts=(0.0, 0.0, 0.0, 0.0)):
-    values = dict(loss=loss, grad_norm=2 * loss, weight_norm=1.0, skipped=skipped)
+def measured(
+    loss, skipped=0.0, sums=(0.0, 0.0, 0.0, 0.0), counts=(0.0, 0.0, 0.0, 0.0), weight_norm=1.0
+):
+    values = dict(loss=loss, grad_norm=2 * loss, weight_norm=weight_norm, skipped=skipped)
     values |= dict(level_sums=jnp.array(sums), level_counts=jnp.array(counts))
     return {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
 
@@ -56,6 +58,16 @@ def test_skipped_steps_are_counted_and_left_out_of_the_means():
     assert "loss" not in meter.read() and meter.skipped_in_a_row == 3
     meter.add([measured(1.0)], 1)
     assert "skipped_steps" not in meter.read() and meter.skipped_in_a_row == 0
+
+
+def test_weights_once_infinite_are_lost():
+    meter = Meter(batch_size=1)
+    meter.add([measured(1.0), measured(1.0, weight_norm=float("inf")), measured(1.0, 1.0)], 3)
+    meter.read()
+    assert meter.is_lost
+    meter.add([measured(1.0)], 1)
+    meter.read()
+    assert meter.is_lost and not Meter(batch_size=1).is_lost
 
 
 def test_utilisation_is_the_speed_over_the_peaks():
