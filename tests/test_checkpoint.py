@@ -97,6 +97,24 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_offered(run_dir, 
     assert_equal(checkpoint.restore(run_dir, target(), step=20), make_state(20))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "float64", "bool"])
+@pytest.mark.parametrize("shape", [(), (5,), (4, 3), (2, 4, 6)])
+def test_the_sum_of_an_arrays_bits_notices_every_bit_and_not_how_it_is_cut(shape, dtype):
+    rng = np.random.default_rng(0)
+    whole = np.asarray(3 * rng.standard_normal(shape)).astype(jnp.dtype(dtype))
+    sum_of = checkpoint._weighted_sum
+    right = sum_of(whole, [0] * whole.ndim)
+    for bit in range(8 * whole.nbytes if dtype != "bool" else 0):
+        changed = np.frombuffer(whole.tobytes(), np.uint8).copy()
+        changed[bit // 8] ^= 1 << bit % 8
+        assert sum_of(changed.view(whole.dtype).reshape(shape), [0] * whole.ndim) != right
+    for axis in range(whole.ndim):
+        first, second = np.split(whole, [whole.shape[axis] // 2], axis)
+        origin = [first.shape[axis] if other == axis else 0 for other in range(whole.ndim)]
+        parts = [sum_of(first, [0] * whole.ndim), sum_of(second, origin)]
+        assert np.sum(parts, dtype=np.uint32) == right
+
+
 def test_a_folder_without_a_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
         checkpoint.restore(tmp_path, target())
