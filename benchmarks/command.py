@@ -72,8 +72,9 @@ def run(
             for side in args.sides:
                 sides[f"torch {side}"] = their_side(case, args.dtype, SIDES[side])
             seconds = timing.alternate(sides, args.rounds)
-            title = f"{name}, batch {case.batch}, {args.dtype}"
-            made = timing.rows(title, seconds, f"torch {args.sides[0]}", case.batch)
+            made = timing.rows(
+                f"{name} {args.dtype}", seconds, f"torch {args.sides[0]}", case.batch
+            )
             timing.show(made)
             rows += made
     if args.json:

@@ -4,8 +4,13 @@ Shared machines are noisy, and what slows one side slows its neighbour in time a
 times every side once, and a ratio is taken within a round.
 """
 
+import contextlib
+import datetime
 import json
+import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -24,6 +29,8 @@ class Row:
     """What was measured of one side.
 
     Attributes:
+      case: what is computed.
+      images: in a call.
       milliseconds: median of a call.
       images_per_second: by that median.
       ratio: median over the rounds of this side's time over the reference's; below 1 is faster.
@@ -31,6 +38,7 @@ class Row:
     """
 
     case: str
+    images: int
     side: str
     milliseconds: float
     images_per_second: float
@@ -70,27 +78,47 @@ def rows(case: str, seconds: Mapping[str, np.ndarray], reference: str, images: i
         median = float(np.median(values))
         rate = images / median
         numbers = (1e3 * median, rate, float(ratio), float(low), float(high))
-        made.append(Row(case, side, *numbers))
+        made.append(Row(case, images, side, *numbers))
     return made
 
 
 def show(rows: list[Row]) -> None:
     """A line a row."""
     for row in rows:
-        print(
-            f"{row.case:28} {row.side:22} {row.milliseconds:10.1f} ms {row.images_per_second:9.1f}"
-            f" img/s   ratio {row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})",
-            flush=True,
-        )
+        speed = f"{row.milliseconds:10.1f} ms {row.images_per_second:9.1f} img/s"
+        ratio = f"ratio {row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})"
+        print(f"{row.case:20} batch {row.images:<5} {row.side:20} {speed}   {ratio}", flush=True)
 
 
 def write_json(path: Path, name: str, rows: list[Any]) -> None:
-    """All rows, with what they were measured on."""
+    """All rows, with the command, the commit, the day and the hardware."""
     device = jax.devices()[0]
-    where = {
+    record = {
         "benchmark": name,
-        "device": device.device_kind if device.platform != "cpu" else platform.processor(),
+        "command": " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "commit": _commit(),
+        "date": f"{datetime.date.today()}",
+        "device": device.device_kind if device.platform != "cpu" else _processor(),
+        "cores": os.cpu_count(),
         "python": platform.python_version(),
         "jax": jax.__version__,
+        "rows": [asdict(row) for row in rows],
     }
-    path.write_text(json.dumps(where | {"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _commit() -> str | None:
+    """With a plus where the tree differs from it; None outside of a repository."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
+    return None
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

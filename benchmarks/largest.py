@@ -1,0 +1,96 @@
+"""The largest batch that a training step can take: `python -m benchmarks.largest --gib 4`.
+
+Ours and diffusers' in PyTorch, each try in a process of its own: a GPU's memory is the limit there,
+and on a CPU the --gib that the process may hold at its peak. Tried are powers of two, and then the
+number half-way to the next one. Ours also with blocks computed again in the backward pass (remat).
+"""
+
+import argparse
+import dataclasses
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+
+from benchmarks import command, networks, timing, train_step
+
+SIDES = ("unet-flax", "unet-flax remat", *(f"torch {side}" for side in command.SIDES))
+
+
+@dataclasses.dataclass(frozen=True)
+class Largest:
+    """The largest batch that fitted, and the peak of the process that took it on a CPU."""
+
+    case: str
+    side: str
+    batch: int
+    peak_gib: float
+
+
+def take(name: str, side: str, batch: int, dtype: str) -> float:
+    """Takes two steps and gives the process's peak memory in GiB; fails where it does not fit."""
+    case = networks.case(name, batch)
+    if side.startswith("torch"):
+        options = command.SIDES[side.removeprefix("torch ")]
+        step = train_step.their_side(case, dtype, options)
+    else:
+        config = dataclasses.replace(case.config, remat=side.endswith("remat"))
+        step = train_step.our_side(case._replace(config=config), dtype)
+    step()
+    step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def fits(name: str, side: str, batch: int, dtype: str, gib: float | None) -> float | None:
+    """The peak in GiB of a process that tries, or None where the batch is too large."""
+    argv = ["-m", "benchmarks.largest", "--networks", name, "--dtype", dtype]
+    done = subprocess.run(
+        [sys.executable, *argv, "--try", side, str(batch)], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        if not any(sign in done.stderr for sign in ("RESOURCE_EXHAUSTED", "OutOfMemory")):
+            raise RuntimeError(f"{side}, batch {batch}: {done.stderr.strip()[-500:]}")
+        return None
+    peak = float(done.stdout.split()[-1])
+    return peak if gib is None or peak <= gib else None
+
+
+def search(name: str, side: str, dtype: str, gib: float | None) -> Largest:
+    best, peak, batch = 0, 0.0, 8
+    while (reached := fits(name, side, batch, dtype, gib)) is not None:
+        best, peak, batch = batch, reached, 2 * batch
+    if best and (reached := fits(name, side, 3 * best // 2, dtype, gib)) is not None:
+        best, peak = 3 * best // 2, reached
+    return Largest(f"{name} {dtype}", side, best, peak)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", nargs="+", choices=networks.CASES, default=["ddpm"])
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=[*SIDES[:2], "torch eager"])
+    parser.add_argument("--gib", type=float, help="what a process may hold; needed on a CPU")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--try", nargs=2, dest="one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        side, batch = args.one
+        print(take(args.networks[0], side, int(batch), args.dtype))
+        return
+    if args.gib is None and jax.default_backend() == "cpu":
+        parser.error("on a CPU give --gib, the memory that a process may hold.")
+    rows = []
+    for name in args.networks:
+        for side in args.sides:
+            rows.append(row := search(name, side, args.dtype, args.gib))
+            print(f"{row.case:20} {row.side:20} batch {row.batch:5}  {row.peak_gib:6.2f} GiB")
+    if args.json:
+        timing.write_json(args.json, "largest", rows)
+
+
+if __name__ == "__main__":
+    main()
