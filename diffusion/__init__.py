@@ -7,7 +7,8 @@ this package needs no more than jax, numpy and optax.
 from diffusion.augment import Flip, NonLeaky, Unchanged
 from diffusion.coupling import Independent, MinibatchOT
 from diffusion.denoiser import EDM, X0, Denoise, Denoiser, Eps, Score, V, Velocity, denoiser
-from diffusion.editing import RePaint, begin_from, inpaint, invert, slerp, super_resolve
+from diffusion.dpm import DPMSolver, DPMSolver2S, DPMSolverSDE
+from diffusion.editing import begin_from, inpaint, invert, slerp
 from diffusion.ema import EMA, HalfLife, PowerFunction, Several
 from diffusion.grids import Even, Exponential, Karras, VPTimesteps
 from diffusion.guidance import (
@@ -29,12 +30,14 @@ from diffusion.loss import (
     Uncertainty,
     loss,
 )
-from diffusion.multistep import AdamsBashforth, DPMSolver, DPMSolverSDE, UniPC
+from diffusion.multistep import AdamsBashforth, UniPC
 from diffusion.noise import LogitNormal, LogNormal, Stratified
-from diffusion.samplers import RK45, Ancestral, DPMSolver2S, Euler, Heun
+from diffusion.repaint import RePaint
+from diffusion.samplers import RK45, Ancestral, Euler, Heun
 from diffusion.schedules import VE, Flow, SubVP, VPContinuous, VPCosine, VPLinear, VPSigmoid
 from diffusion.sharding import Mesh
 from diffusion.solve import trajectory
+from diffusion.super_resolution import super_resolve
 from diffusion.training import TrainState, make_train_step
 
 __all__ = [

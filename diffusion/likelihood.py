@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from diffusion.denoiser import Denoise
 from diffusion.ode import integrate
-from diffusion.solve import Keys, as_argument, check_grid, unit_noise
+from diffusion.solve import as_argument, check_grid
+from diffusion.step import Keys, unit_noise
 
 BIN = 2 / 255
 """Width of a pixel's bin in [-1, 1]."""

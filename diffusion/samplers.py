@@ -13,9 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffusion.denoiser import Denoise
+from diffusion.dpm import DPM
 from diffusion.multistep import MultiStep
 from diffusion.ode import integrate
-from diffusion.solve import Keys, Method, Now, as_argument, check_grid, solve
+from diffusion.solve import Method, as_argument, check_grid, solve
+from diffusion.step import Keys, Now, toward, with_noise
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Euler:
 
     @property
     def method(self) -> Method:
-        return _EULER_ETA if self.eta > 0 else _EULER
+        return _EULER
 
     @property
     def settings(self) -> tuple[float, ...]:
@@ -59,20 +61,16 @@ class Euler:
 
 
 def _euler(denoise, x, memory, now: Now, settings):
-    q = now.sigma_next / now.sigma
-    return q * x + (1 - q) * denoise(x, now.sigma), memory
-
-
-def _euler_eta(denoise, x, memory, now: Now, settings):
     (eta,) = settings
-    q = now.sigma_next / now.sigma
-    drawn = eta * jnp.sqrt(1 - q**2)  # the share of sigma_next that is new noise
-    kept = q * jnp.sqrt(1 - drawn**2)
-    D = denoise(x, now.sigma)
-    return kept * x + (1 - kept) * D + now.sigma_next * drawn * now.noise(x), memory
+    # the share of sigma_next that is new noise; none on the way up, which is inversion's
+    drawn = eta * jnp.sqrt(jnp.maximum(now.p * (1 + now.q), 0.0))
+    of_old = jnp.sqrt(1 - drawn**2)
+    kept, taken = now.q * of_old, now.p + now.q * drawn**2 / (1 + of_old)
+    x = toward(x, denoise(x, now.sigma), kept, taken)
+    return with_noise(x, now.sigma_next * drawn, now), memory
 
 
-_EULER, _EULER_ETA = Method(_euler), Method(_euler_eta)
+_EULER = Method(_euler)
 
 
 @dataclass(frozen=True)
@@ -119,14 +117,14 @@ class Ancestral:
 def _ancestral(denoise, x, memory, now: Now, settings):
     (interpolation,) = settings
     sigma, sigma_next = now.sigma, now.sigma_next
-    ratio = jnp.square(sigma_next / sigma)
-    mean = ratio * x + (1 - ratio) * denoise(x, sigma)
-    beta = (sigma**2 - sigma_next**2) / (1 + sigma**2)
+    ratio = now.q**2
+    mean = toward(x, denoise(x, sigma), ratio, now.p * (1 + now.q))
+    beta = (sigma - sigma_next) * (sigma + sigma_next) / (1 + sigma**2)
     large = (1 + sigma_next**2) * beta
     small_over_large = ratio * (1 + sigma**2) / (1 + sigma_next**2)
     variance = large * small_over_large ** (1 - interpolation)
     variance = jnp.where(sigma_next > 0, variance, 0.0)  # no noise on the finished image
-    return mean + jnp.sqrt(variance) * now.noise(x), memory
+    return with_noise(mean, jnp.sqrt(variance), now), memory
 
 
 _ANCESTRAL = Method(_ancestral)
@@ -185,12 +183,11 @@ def _heun(denoise, x, memory, now: Now, settings):
     within = (lowest <= sigma) & (sigma <= highest)
     gamma = jnp.where(within, jnp.minimum(churn / now.num_steps, jnp.sqrt(2.0) - 1), 0.0)
     # sigma_hat^2 - sigma^2 in factors: rounding cannot make it negative
-    x = x + noise_std * sigma * jnp.sqrt(gamma * (2 + gamma)) * now.noise(x)
+    x = with_noise(x, noise_std * sigma * jnp.sqrt(gamma * (2 + gamma)), now)
     sigma = sigma * (1 + gamma)
 
     D = denoise(x, sigma)
-    q = sigma_next / sigma
-    x_euler = q * x + (1 - q) * D
+    x_euler = toward(x, D, sigma_next / sigma, (sigma - sigma_next) / sigma)
 
     def corrected() -> Array:
         slope, slope_next = (x - D) / sigma, (x_euler - denoise(x_euler, sigma_next)) / sigma_next
@@ -200,44 +197,6 @@ def _heun(denoise, x, memory, now: Now, settings):
 
 
 _HEUN = Method(_heun)
-
-
-@dataclass(frozen=True)
-class DPMSolver2S:
-    """DPM-Solver++ 2S: second order by one more estimate in the middle of the step, in ln(sigma).
-
-    Source: Lu et al. 2022, arXiv:2211.01095, Algorithm 1 with r = 1/2. nfe = 2 * num_steps - 1.
-    """
-
-    order = 2
-    settings = ()
-
-    def nfe(self, num_steps: int) -> int:
-        return 2 * num_steps - 1
-
-    @property
-    def method(self) -> Method:
-        return _DPM_2S
-
-    def __call__(
-        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
-    ) -> Float[Array, "B ..."]:
-        return solve(self, denoise, x_T, sigmas, key)
-
-
-def _dpm_2s(denoise, x, memory, now: Now, settings):
-    D = denoise(x, now.sigma)
-    q = now.sigma_next / now.sigma
-
-    def by_the_middle() -> Array:
-        middle = jnp.sqrt(q)
-        D_middle = denoise(middle * x + (1 - middle) * D, middle * now.sigma)
-        return q * x + (1 - q) * D_middle
-
-    return jax.lax.cond(now.sigma_next > 0, by_the_middle, lambda: D), memory
-
-
-_DPM_2S = Method(_dpm_2s)
 
 
 @dataclass(frozen=True)
@@ -287,5 +246,4 @@ def _rk45(denoise, x_T, first, last, ends_at_0, tolerance):
     return jax.lax.cond(ends_at_0, lambda: denoise(x, last), lambda: x), nfe + ends_at_0
 
 
-OneStep = Euler | Ancestral | Heun | DPMSolver2S | RK45
-Sampler = OneStep | MultiStep
+Sampler = Euler | Ancestral | Heun | DPM | RK45 | MultiStep

@@ -13,45 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 
 from diffusion.denoiser import Denoise
+from diffusion.step import Keys, Now
 
-Keys = Key[Array, ""] | Key[Array, "B"]
 GRID_LENGTH = 1025
 """Grids of up to 1,024 steps share one compiled loop; longer ones are padded to a multiple."""
-
-
-class Now(NamedTuple):
-    """Where the loop stands.
-
-    Attributes:
-      step: its number, from 0.
-      sigmas: the padded grid; the step goes from sigmas[step] to sigmas[step + 1].
-      num_steps: of the whole grid.
-      key: one for the batch or one for each image.
-    """
-
-    step: Int[Array, ""]
-    sigmas: Float[Array, "S"]
-    num_steps: Int[Array, ""]
-    key: Keys
-
-    @property
-    def sigma(self) -> Float[Array, ""]:
-        return self.sigmas[self.step]
-
-    @property
-    def sigma_next(self) -> Float[Array, ""]:
-        return self.sigmas[self.step + 1]
-
-    def before(self, steps: int) -> Float[Array, ""]:
-        """sigma, that many steps ago; the first where there were not so many."""
-        return self.sigmas[jnp.maximum(self.step - steps, 0)]
-
-    def noise(self, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-        """The step's unit noise."""
-        return unit_noise(self.key, self.step, x)
 
 
 class Method(NamedTuple):
@@ -66,15 +34,6 @@ class Method(NamedTuple):
     step: Callable[..., tuple[Array, Any]]
     memory: Callable[[Array], Any] = lambda x_T: ()
     way: Callable[[Array], Array] = lambda sigmas: sigmas
-
-
-def unit_noise(key: Keys, step: Array | int, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-    """Noise of a step; with a key for each image it does not depend on the other images."""
-    if key.ndim == 0:
-        return jax.random.normal(jax.random.fold_in(key, step), x.shape, x.dtype)
-    return jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, step), x.shape[1:], x.dtype))(
-        key
-    )
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffusion as dm
-from diffusion.editing import enlarged, shrunk
+from diffusion.super_resolution import shrunk
 
 KEY = jax.random.key(0)
 IMAGE = jnp.linspace(-0.9, 0.9, 2 * 4 * 4 * 1).reshape(2, 4, 4, 1)
@@ -109,10 +109,6 @@ def test_a_large_image_shrinks_to_the_one_given(sampler):
     x_T = 80.0 * jax.random.normal(KEY, IMAGE.shape)
     x_0 = sampler(dm.super_resolve(smooth, low), x_T, dm.Karras()(10), KEY)
     np.testing.assert_allclose(shrunk(x_0, 2), low, atol=1e-6)
-
-
-def test_enlarging_and_shrinking_gives_the_image_back():
-    np.testing.assert_allclose(shrunk(enlarged(IMAGE, 3), 3), IMAGE, rtol=1e-6)
 
 
 @pytest.mark.parametrize("sampler", [dm.Euler(), dm.Heun(), dm.DPMSolver2S()])

@@ -1,0 +1,35 @@
+"""What a number may be, checked where an object is made."""
+
+import numpy as np
+from jax.core import Tracer
+
+
+def demand(interval: str, **values: object) -> None:
+    """Raises a ValueError for the first value that is no finite number in the interval.
+
+    What is traced cannot be seen, and passes.
+
+    Args:
+      interval: such as "(0, inf)" or "[0, 1]": a round bracket leaves its end out.
+      values: numbers, or arrays of them, by the names that the user knows.
+    """
+    low, high = map(float, interval[1:-1].split(","))
+    for name, value in values.items():
+        if isinstance(value, Tracer):
+            continue
+        try:
+            numbers = np.asarray(value, np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name}={value!r} is no number in {interval}.") from None
+        above = numbers >= low if interval[0] == "[" else numbers > low
+        below = numbers <= high if interval[-1] == "]" else numbers < high
+        if not (np.isfinite(numbers) & above & below).all():
+            raise ValueError(f"{name}={value} is outside {interval}.")
+
+
+def demand_ascent(**values: float) -> None:
+    """Raises a ValueError unless each value lies below the one after it."""
+    pairs = list(values.items())
+    for (name, value), (next_name, next_value) in zip(pairs, pairs[1:], strict=False):
+        if not value < next_value:
+            raise ValueError(f"{name}={value} must lie below {next_name}={next_value}.")

@@ -1,0 +1,94 @@
+"""RePaint: a sampler that goes back up on its way, so that new parts come to fit known ones."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion.denoiser import Denoise
+from diffusion.dpm import DPMSolver2S
+from diffusion.samplers import Ancestral, Euler, Heun, Sampler
+from diffusion.solve import Method, solve
+from diffusion.step import Keys, Now
+
+
+@dataclass(frozen=True)
+class RePaint:
+    """Goes back up and down again on the way, so that what is new comes to fit what is known.
+
+    Each stretch of `jump_length` steps is walked `num_resample` times; going up adds fresh noise.
+
+    Attributes:
+      sampler: that walks down; one that remembers nothing from step to step.
+      num_resample: r, how often each stretch is walked; 1 is the sampler alone.
+      jump_length: j, steps of a stretch.
+    Source: Lugmayr et al. 2022, arXiv:2201.09865, Algorithm 1 and section 4.2. Deviation: stretches
+      are counted from the noise, and the way up is one jump.
+    """
+
+    sampler: Sampler = Ancestral()
+    num_resample: int = 10
+    jump_length: int = 1
+    order = 1
+
+    def __post_init__(self):
+        if not isinstance(self.sampler, Euler | Ancestral | Heun | DPMSolver2S):
+            raise ValueError(
+                f"{type(self.sampler).__name__} remembers earlier steps, or chooses its own, and "
+                "cannot go back; use Euler, Ancestral, Heun or DPMSolver2S."
+            )
+        if self.num_resample < 1 or self.jump_length < 1:
+            raise ValueError(
+                f"num_resample={self.num_resample} and jump_length={self.jump_length} must be 1 or "
+                "more."
+            )
+
+    @property
+    def _down(self) -> Euler | Ancestral | Heun | DPMSolver2S:
+        assert isinstance(self.sampler, Euler | Ancestral | Heun | DPMSolver2S)
+        return self.sampler
+
+    def nfe(self, num_steps: int) -> int:
+        last_stretch = (num_steps - 1) % self.jump_length + 1
+        steps_down = self.num_resample * (num_steps - last_stretch) + last_stretch
+        return self._down.nfe(steps_down)
+
+    @property
+    def method(self) -> Method:
+        return _up_and_down(self._down.method, self.num_resample, self.jump_length)
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        return self._down.settings
+
+    def __call__(
+        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
+    ) -> Float[Array, "B ..."]:
+        return solve(self, denoise, x_T, sigmas, key)
+
+
+@cache
+def _up_and_down(down: Method, num_resample: int, jump_length: int) -> Method:
+    def step(denoise, x, memory, now: Now, settings):
+        def rise() -> Array:
+            return x + jnp.sqrt(now.sigma_next**2 - now.sigma**2) * now.noise(x)
+
+        def fall() -> Array:
+            return down.step(denoise, x, memory, now, settings)[0]
+
+        return jax.lax.cond(now.sigma_next > now.sigma, rise, fall), memory
+
+    def way(sigmas: Array) -> Array:
+        last = len(sigmas) - 1
+        walked = [0]
+        for start in range(0, last, jump_length):
+            landing = min(start + jump_length, last)
+            down = range(start + 1, landing + 1)
+            times = num_resample if landing < last else 1  # never up from the finished image
+            walked += ([*down, start] * times)[:-1]
+        return sigmas[np.array(walked)]
+
+    return Method(step, way=way)

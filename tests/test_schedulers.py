@@ -1,0 +1,64 @@
+"""Agreement with diffusers: on the same grid, by the same denoiser, both end in the same place."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffusion as dm
+from diffusion.step import Now
+
+
+@pytest.fixture(scope="module")
+def diffusers_schedulers():
+    with np.load(Path(__file__).parent / "from_diffusers" / "schedulers.npz") as arrays:
+        return dict(arrays)
+
+
+def two_values(x_t, sigma):
+    """The denoiser of from_diffusers/make_schedulers.py."""
+    variance = 0.2**2 + jnp.broadcast_to(sigma, x_t.shape[:1])[:, None] ** 2
+    mean = 0.5 * jnp.tanh(0.5 * x_t / variance)
+    return mean + 0.2**2 / variance * (x_t - mean)
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler"),
+    [
+        ("ddim", dm.Euler()),
+        ("euler", dm.Euler()),
+        ("heun", dm.Heun()),
+        ("dpm_2m", dm.DPMSolver(2)),
+        ("unipc_2", dm.UniPC(2)),
+        ("unipc_3", dm.UniPC(3)),
+    ],
+)
+def test_diffusers_schedulers_end_where_ours_do(diffusers_schedulers, name, sampler):
+    sigmas, unit, x_0 = (diffusers_schedulers[f"{name}.{key}"] for key in ("sigmas", "unit", "x_0"))
+    sigmas = jnp.asarray(sigmas, jnp.float32)
+    x_T = sigmas[0] * jnp.asarray(unit, jnp.float32)
+    np.testing.assert_allclose(sampler(two_values, x_T, sigmas, jax.random.key(0)), x_0, atol=1e-4)
+
+
+class Given(Now):
+    """A place in the loop whose noise is given, in place of a key."""
+
+    def noise(self, x):
+        return self.key
+
+
+@pytest.mark.parametrize("name", ["ddpm_small", "ddpm_large"])
+def test_diffusers_ddpm_with_the_same_noise_ends_where_ours_does(diffusers_schedulers, name):
+    sigmas, unit, x_0, noises = (
+        diffusers_schedulers[f"{name}.{key}"].astype(np.float32)
+        for key in ("sigmas", "unit", "x_0", "noises")
+    )
+    sampler = dm.Ancestral(interpolation=float(name == "ddpm_large"))
+    denoise = dm.clip(two_values) if name == "ddpm_large" else two_values
+    x = jnp.asarray(sigmas[0] * unit)
+    for step, noise in enumerate(noises):
+        now = Given(jnp.int32(step), jnp.asarray(sigmas), jnp.int32(10), jnp.asarray(noise))
+        x, _ = sampler.method.step(denoise, x, (), now, sampler.settings)
+    np.testing.assert_allclose(x, x_0, atol=1e-4)
