@@ -32,7 +32,8 @@ def abstract_network(recipe: Recipe) -> tuple[Network, Any]:
 
 
 def check_fit(recipe: Recipe, dataset: ImageArrays) -> None:
-    """Raises a ValueError where the network does not fit the data."""
+    """Raises a ValueError where network, data and sampling do not fit each other."""
+    recipe.sampling.grid(recipe.sampling.num_steps)  # refuses now, not after the training
     size, channels = recipe.model.image_size, recipe.model.in_channels
     if dataset.pixels.shape[1:] != (size, size, channels):
         raise ValueError(

@@ -1,6 +1,5 @@
 """Optimisers: recipes name them with their numbers, `make()` gives optax's transformation."""
 
-import math
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
@@ -9,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+
+from diffusion.ranges import demand
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,8 @@ class Adam:
     eps: float = 1e-8
 
     def __post_init__(self):
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate={self.learning_rate} must be above 0, and finite.")
-        if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1 and 0 < self.eps < math.inf):
-            raise ValueError(
-                f"b1={self.b1}, b2={self.b2}, eps={self.eps}: "
-                "Adam needs b1 and b2 in [0, 1) and eps above 0."
-            )
+        demand("(0, inf)", learning_rate=self.learning_rate, eps=self.eps)
+        demand("[0, 1)", b1=self.b1, b2=self.b2)
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps={self.warmup_steps} must be 0 or more.")
         if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
@@ -57,10 +53,9 @@ class Adam:
             raise ValueError(
                 f"sqrt_decay_steps={self.sqrt_decay_steps} must be 1 or more, and alone; or none."
             )
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm={self.clip_norm} must be above 0, or none.")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay={self.weight_decay} must be 0 or more.")
+        if self.clip_norm is not None:
+            demand("(0, inf)", clip_norm=self.clip_norm)
+        demand("[0, inf)", weight_decay=self.weight_decay)
 
     def make(self) -> optax.GradientTransformation:
         """The optax transformation."""

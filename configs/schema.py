@@ -3,7 +3,6 @@
 A recipe is its own configuration: it is written to the run's config.json and read back from it.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from diffusion.ema import EMA, Average, Averages
 from diffusion.grids import Grid, Karras
 from diffusion.loss import Balance, Certain, Simple, Weighting
 from diffusion.noise import LogitNormal, LogNormal, Noise
+from diffusion.ranges import demand
 from diffusion.samplers import Heun, Sampler
 from diffusion.schedules import Schedule
 from diffusion.sharding import Mesh
@@ -100,8 +100,7 @@ class Sampling:
 
     def __post_init__(self):
         _positive(self, "num_steps")
-        if not math.isfinite(self.guidance):
-            raise ValueError(f"guidance={self.guidance} is not a number to scale by; 1 is none.")
+        demand("(-inf, inf)", guidance=self.guidance)
 
 
 @dataclass(frozen=True)
@@ -128,8 +127,7 @@ class Recipe:
     label_dropout: float = 0.0
 
     def __post_init__(self):
-        if not 0 <= self.label_dropout <= 1:
-            raise ValueError(f"label_dropout={self.label_dropout} is outside [0, 1].")
+        demand("[0, 1]", label_dropout=self.label_dropout)
         if self.data.batch_size % self.run.accumulate:
             raise ValueError(
                 f"run.accumulate={self.run.accumulate} does not divide data.batch_size="

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from diffusion.ranges import demand
+
 Batch = dict[str, Any]
 """{"image": (B, H, W, C) float in [-1, 1], "label": (B,) int, ...}"""
 
@@ -49,8 +51,7 @@ class NonLeaky:
     rate: float = 0.12
 
     def __post_init__(self):
-        if not 0 <= self.rate <= 1:
-            raise ValueError(f"rate={self.rate} of the augmentation is outside [0, 1].")
+        demand("[0, 1]", rate=self.rate)
 
     def __call__(self, key: Key[Array, ""], batch: Batch) -> Batch:
         image = batch["image"]

@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from diffusion.schedules import Schedule, VPLinear
+from diffusion.chain import VPLinear
+from diffusion.ranges import demand
+from diffusion.schedules import Schedule
 
 Network = Callable[..., Array]
 """`network(params, x, c_noise, *, dropout_key=None, **cond)`: any function of this form."""
@@ -57,8 +59,7 @@ class EDM:
     sigma_data: float = 0.5
 
     def __post_init__(self):
-        if not 0 < self.sigma_data < float("inf"):
-            raise ValueError(f"sigma_data={self.sigma_data} must be above 0.")
+        demand("(0, inf)", sigma_data=self.sigma_data)
 
     def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:
         variance = sigma**2 + self.sigma_data**2

@@ -11,7 +11,6 @@ The last step, to sigma = 0, returns D itself, so no noise is left.
 Source: Lu et al. 2022, "DPM-Solver++", arXiv:2211.01095; in these terms Karras et al. 2022.
 """
 
-import math
 from dataclasses import dataclass
 
 import jax
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.denoiser import Denoise
+from diffusion.ranges import demand
 from diffusion.solve import Method, solve
 from diffusion.step import Keys, Now, history, phi, toward, with_noise
 
@@ -130,8 +130,7 @@ class DPMSolverSDE:
     order = 1
 
     def __post_init__(self):
-        if not 0 <= self.eta < math.inf:
-            raise ValueError(f"eta={self.eta} must be 0 or more.")
+        demand("[0, inf)", eta=self.eta)
 
     def nfe(self, num_steps: int) -> int:
         return num_steps

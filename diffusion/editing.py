@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 from diffusion.denoiser import Denoise, per_image
 from diffusion.dpm import DPMSolver2S
 from diffusion.guidance import Sigma, pytree
+from diffusion.ranges import demand
 from diffusion.samplers import Euler, Heun
 from diffusion.solve import Method, solve
 
@@ -78,10 +79,7 @@ def begin_from(
       ValueError: strength is outside (0, 1].
     Source: Meng et al. 2021, arXiv:2108.01073 (SDEdit), Algorithm 1.
     """
-    if not 0 < strength <= 1:
-        raise ValueError(
-            f"strength={strength} is outside (0, 1]: 0.3 keeps most of the image, 1 next to none."
-        )
+    demand("(0, 1]", strength=strength)
     num_steps = max(1, round(strength * (len(sigmas) - 1)))
     left = sigmas[-1 - num_steps :]
     return image + left[0] * eps, left

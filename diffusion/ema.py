@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from diffusion.ranges import demand
+
 
 @dataclass(frozen=True)
 class EMA:
@@ -32,8 +34,7 @@ class EMA:
     decay: float = 0.9999
 
     def __post_init__(self):
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay={self.decay} of the weights' average is outside [0, 1).")
+        demand("[0, 1)", decay=self.decay)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,10 +68,7 @@ class HalfLife:
     ramp: float = 0.05
 
     def __post_init__(self):
-        if not (self.half_life_images > 0 and self.ramp > 0):
-            raise ValueError(
-                f"half_life_images={self.half_life_images} and ramp={self.ramp} must be above 0."
-            )
+        demand("(0, inf)", half_life_images=self.half_life_images, ramp=self.ramp)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -11,7 +11,9 @@ import numpy as np
 import scipy.special
 from jaxtyping import Array, Float, Int
 
-from diffusion.schedules import Schedule, VPLinear
+from diffusion.chain import VPLinear
+from diffusion.ranges import demand, demand_ascent
+from diffusion.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -29,19 +31,16 @@ class Karras:
     rho: float = 7.0
 
     def __post_init__(self):
-        if not 0 < self.sigma_min < self.sigma_max:
-            raise ValueError(
-                f"sigma_min={self.sigma_min} must lie between 0 and sigma_max={self.sigma_max}."
-            )
-        if self.rho <= 0:
-            raise ValueError(f"rho={self.rho} must be above 0.")
+        demand("(0, inf)", sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        demand_ascent(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        demand("(0, inf)", rho=self.rho)
 
     def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
         _check_num_steps(num_steps)
         ramp = np.linspace(0, 1, num_steps, dtype=np.float64)
-        first, last = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
-        sigmas = (first + ramp * (last - first)) ** self.rho
-        return jnp.asarray(np.append(sigmas, 0.0), jnp.float32)
+        # in units of sigma_max, whose root may be beyond all numbers
+        last = (self.sigma_min / self.sigma_max) ** (1 / self.rho)
+        return _handed_out(self, self.sigma_max * (1 + ramp * (last - 1)) ** self.rho)
 
 
 @dataclass(frozen=True)
@@ -59,18 +58,15 @@ class Exponential:
     power: float = 1.0
 
     def __post_init__(self):
-        if not 0 < self.sigma_min < self.sigma_max:
-            raise ValueError(
-                f"sigma_min={self.sigma_min} must lie between 0 and sigma_max={self.sigma_max}."
-            )
-        if self.power <= 0:
-            raise ValueError(f"power={self.power} must be above 0.")
+        demand("(0, inf)", sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        demand_ascent(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        demand("(0, inf)", power=self.power)
 
     def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
         _check_num_steps(num_steps)
         ramp = np.linspace(1, 0, num_steps, dtype=np.float64) ** self.power
         sigmas = self.sigma_min * (self.sigma_max / self.sigma_min) ** ramp
-        return jnp.asarray(np.append(sigmas, 0.0), jnp.float32)
+        return _handed_out(self, sigmas)
 
 
 @dataclass(frozen=True)
@@ -89,8 +85,7 @@ class Even:
     beta: float = 1.0
 
     def __post_init__(self):
-        if self.alpha <= 0 or self.beta <= 0:
-            raise ValueError(f"alpha={self.alpha} and beta={self.beta} must be above 0.")
+        demand("(0, inf)", alpha=self.alpha, beta=self.beta)
 
     def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
         _check_num_steps(num_steps)
@@ -100,7 +95,7 @@ class Even:
             first, last = np.asarray(self.schedule.time(ends), np.float64)
             sigmas = np.array(self.schedule.sigma(first + u * (last - first)), np.float64)
         sigmas[0] = ends[1]  # rounding
-        return jnp.asarray(np.append(sigmas, 0.0), jnp.float32)
+        return _handed_out(self, sigmas)
 
 
 @dataclass(frozen=True)
@@ -141,12 +136,24 @@ class VPTimesteps:
                 "timesteps; use fewer steps."
             )
         sigmas = self.chain.table[self.timesteps(num_steps)]
-        return jnp.asarray(np.append(sigmas, 0.0), jnp.float32)
+        return _handed_out(self, sigmas)
 
 
 def _check_num_steps(num_steps: int) -> None:
     if num_steps < 1:
         raise ValueError(f"num_steps={num_steps} must be 1 or more.")
+
+
+def _handed_out(grid: "Grid", sigmas: np.ndarray) -> Float[Array, "S"]:
+    """In float32, ending in 0; raises a ValueError where that cannot hold the sigmas apart."""
+    with np.errstate(over="ignore"):
+        values = np.append(sigmas, 0.0).astype(np.float32)
+    if not (np.isfinite(values).all() and (values[1:] < values[:-1]).all()):
+        raise ValueError(
+            f"{grid} does not descend to 0 in {len(sigmas)} steps: float32 does not hold its "
+            "sigmas apart; use fewer steps, or a spacing that is less extreme."
+        )
+    return jnp.asarray(values)
 
 
 Grid = Karras | Exponential | Even | VPTimesteps

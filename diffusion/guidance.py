@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.denoiser import Denoise, Denoiser, per_image
+from diffusion.ranges import demand, demand_ascent
 
 Sigma = Float[Array, ""] | Float[Array, "B"]
 pytree = partial(jax.tree_util.register_dataclass, meta_fields=[])
@@ -96,6 +97,8 @@ def classifier_free(
     Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6 (their w is scale - 1); rescale Lin et
       al. 2023, arXiv:2305.08891, section 3.4.
     """
+    demand("(-inf, inf)", scale=scale)
+    demand("[0, 1]", rescale=rescale)
     return Guided(_pair(cond, uncond), scale, rescale)
 
 
@@ -108,6 +111,7 @@ def autoguidance(good: Denoise, bad: Denoise, scale: float) -> Denoise:
       scale: 1 is no guidance.
     Source: Karras et al. 2024, arXiv:2406.02507, equation 1.
     """
+    demand("(-inf, inf)", scale=scale)
     return Guided(_pair(good, bad), scale, 0.0)
 
 
@@ -122,6 +126,7 @@ class Interval:
     sigma_max: Any
 
     def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
+        sigma = jnp.asarray(sigma)
         inside = (self.sigma_min < sigma) & (sigma <= self.sigma_max)
         if inside.ndim == 0:
             return jax.lax.cond(
@@ -137,8 +142,9 @@ def in_interval(
 
     Source: Kynkaanniemi et al. 2024, arXiv:2404.07724.
     """
-    if not 0 <= sigma_min < sigma_max:
-        raise ValueError(f"sigma_min={sigma_min} must lie between 0 and sigma_max={sigma_max}.")
+    demand("[0, inf)", sigma_min=sigma_min)
+    demand("(0, inf]", sigma_max=sigma_max)
+    demand_ascent(sigma_min=sigma_min, sigma_max=sigma_max)
     return Interval(guided, plain, sigma_min, sigma_max)
 
 
@@ -165,6 +171,7 @@ def classifier_guided(denoise: Denoise, log_p: Callable, scale: float = 1.0) -> 
       scale: 1 samples from the product of both distributions.
     Source: Dhariwal & Nichol 2021, arXiv:2105.05233, section 4.
     """
+    demand("(-inf, inf)", scale=scale)
     return ClassifierGuided(denoise, log_p, scale)
 
 
@@ -207,6 +214,5 @@ def clip_dynamically(denoise: Denoise, share: float = 0.995) -> Denoise:
 
     Source: Saharia et al. 2022, arXiv:2205.11487, section 2.3 ("dynamic thresholding").
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share={share} is outside (0, 1].")
+    demand("(0, 1]", share=share)
     return ClipDynamically(denoise, share)

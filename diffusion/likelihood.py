@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from diffusion.denoiser import Denoise
 from diffusion.ode import integrate
+from diffusion.ranges import demand, demand_ascent
 from diffusion.solve import as_argument, check_grid
 from diffusion.step import Keys, unit_noise
 
@@ -83,10 +84,9 @@ def log_density(
       (ln p (B,), calls of denoise); a call here is one forward and one backward pass.
     Source: Song et al. 2021, arXiv:2011.13456, section 4.3 and appendix D.2.
     """
-    if not 0 < sigma_min < sigma_max:
-        raise ValueError(f"sigma_min={sigma_min} must lie between 0 and sigma_max={sigma_max}.")
-    if not 0 < tolerance < 1:
-        raise ValueError(f"tolerance={tolerance} is outside (0, 1).")
+    demand("(0, inf)", sigma_min=sigma_min, sigma_max=sigma_max)
+    demand_ascent(sigma_min=sigma_min, sigma_max=sigma_max)
+    demand("(0, 1)", tolerance=tolerance)
     probe = jnp.where(uniform(key, image) < 0.5, -1.0, 1.0)
     return _log_density(as_argument(denoise), image, probe, sigma_min, sigma_max, tolerance)
 

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.denoiser import Network, Preconditioning, per_image
+from diffusion.ranges import demand
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,14 @@ class EDMWeighting:
     """(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 on x_0; with the EDM target it is `Simple`.
 
     Attributes:
-      sigma_data: standard deviation of the images in [-1, 1].
+      sigma_data: standard deviation of the images in [-1, 1]; > 0.
     Source: Karras et al. 2022, arXiv:2206.00364, table 1.
     """
 
     sigma_data: float = 0.5
+
+    def __post_init__(self):
+        demand("(0, inf)", sigma_data=self.sigma_data)
 
     def __call__(self, sigma: Float[Array, "B"], c_out: Float[Array, "B"]) -> Float[Array, "B"]:
         return (c_out**2) * (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
@@ -63,8 +67,7 @@ class MinSNR:
     is_soft: bool = False
 
     def __post_init__(self):
-        if not 0 < self.gamma < float("inf"):
-            raise ValueError(f"gamma={self.gamma} must be above 0.")
+        demand("(0, inf)", gamma=self.gamma)
 
     def __call__(self, sigma: Float[Array, "B"], c_out: Float[Array, "B"]) -> Float[Array, "B"]:
         snr = 1 / sigma**2
@@ -87,8 +90,8 @@ class P2:
     k: float = 1.0
 
     def __post_init__(self):
-        if self.gamma < 0 or self.k <= 0:
-            raise ValueError(f"gamma={self.gamma} must be 0 or more, and k={self.k} above 0.")
+        demand("[0, inf)", gamma=self.gamma)
+        demand("(0, inf)", k=self.k)
 
     def __call__(self, sigma: Float[Array, "B"], c_out: Float[Array, "B"]) -> Float[Array, "B"]:
         snr = 1 / sigma**2
@@ -106,6 +109,9 @@ class Sigmoid:
     """
 
     bias: float = -1.0
+
+    def __post_init__(self):
+        demand("(-inf, inf)", bias=self.bias)
 
     def __call__(self, sigma: Float[Array, "B"], c_out: Float[Array, "B"]) -> Float[Array, "B"]:
         return (c_out / sigma) ** 2 * jax.nn.sigmoid(self.bias + 2 * jnp.log(sigma))
@@ -145,8 +151,7 @@ class Uncertainty:
     num_features: int = 128
 
     def __post_init__(self):
-        if self.num_features < 1:
-            raise ValueError(f"num_features={self.num_features} must be 1 or more.")
+        demand("[1, inf)", num_features=self.num_features)
 
     def init(self) -> dict[str, Array]:
         """What is learned, before training."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from diffusion.ranges import demand
 from diffusion.schedules import Schedule
 
 
@@ -28,8 +29,8 @@ class LogNormal:
     std: float = 1.2
 
     def __post_init__(self):
-        if not 0 < self.std < float("inf"):
-            raise ValueError(f"std={self.std} of ln(sigma) must be above 0.")
+        demand("(-inf, inf)", mean=self.mean)
+        demand("(0, inf)", std=self.std)
 
     def quantile(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
         """sigma below which a share u of all draws lies, u in (0, 1)."""
@@ -52,8 +53,8 @@ class LogitNormal:
     std: float = 1.0
 
     def __post_init__(self):
-        if not 0 < self.std < float("inf"):
-            raise ValueError(f"std={self.std} of logit(t) must be above 0.")
+        demand("(-inf, inf)", mean=self.mean)
+        demand("(0, inf)", std=self.std)
 
     def quantile(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
         """sigma below which a share u of all draws lies, u in (0, 1)."""

@@ -1,16 +1,18 @@
 """What a number may be, checked where an object is made."""
 
+from typing import Any
+
 import numpy as np
 from jax.core import Tracer
 
 
-def demand(interval: str, **values: object) -> None:
-    """Raises a ValueError for the first value that is no finite number in the interval.
+def demand(interval: str, **values: Any) -> None:
+    """Raises a ValueError for the first value that is no number in the interval; nan never is.
 
     What is traced cannot be seen, and passes.
 
     Args:
-      interval: such as "(0, inf)" or "[0, 1]": a round bracket leaves its end out.
+      interval: such as "(0, inf)" or "[0, 1]": a round bracket leaves its end out, infinity too.
       values: numbers, or arrays of them, by the names that the user knows.
     """
     low, high = map(float, interval[1:-1].split(","))
@@ -23,11 +25,13 @@ def demand(interval: str, **values: object) -> None:
             raise ValueError(f"{name}={value!r} is no number in {interval}.") from None
         above = numbers >= low if interval[0] == "[" else numbers > low
         below = numbers <= high if interval[-1] == "]" else numbers < high
-        if not (np.isfinite(numbers) & above & below).all():
-            raise ValueError(f"{name}={value} is outside {interval}.")
+        inside = above & below  # nan is neither
+        if not inside.all():
+            shown = value if numbers.ndim == 0 else numbers[~inside].flat[0]
+            raise ValueError(f"{name}={shown} is outside {interval}.")
 
 
-def demand_ascent(**values: float) -> None:
+def demand_ascent(**values: Any) -> None:
     """Raises a ValueError unless each value lies below the one after it."""
     pairs = list(values.items())
     for (name, value), (next_name, next_value) in zip(pairs, pairs[1:], strict=False):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from diffusion.denoiser import Denoise
 from diffusion.dpm import DPMSolver2S
+from diffusion.ranges import demand
 from diffusion.samplers import Ancestral, Euler, Heun, Sampler
 from diffusion.solve import Method, solve
 from diffusion.step import Keys, Now
@@ -40,11 +41,7 @@ class RePaint:
                 f"{type(self.sampler).__name__} remembers earlier steps, or chooses its own, and "
                 "cannot go back; use Euler, Ancestral, Heun or DPMSolver2S."
             )
-        if self.num_resample < 1 or self.jump_length < 1:
-            raise ValueError(
-                f"num_resample={self.num_resample} and jump_length={self.jump_length} must be 1 or "
-                "more."
-            )
+        demand("[1, inf)", num_resample=self.num_resample, jump_length=self.jump_length)
 
     @property
     def _down(self) -> Euler | Ancestral | Heun | DPMSolver2S:

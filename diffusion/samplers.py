@@ -5,7 +5,6 @@ result of an image does not depend on the others, so a batch may be cut anywhere
 the way instead of its end. Samplers that remember earlier estimates are in `multistep`.
 """
 
-import math
 from dataclasses import dataclass
 
 import jax
@@ -16,6 +15,7 @@ from diffusion.denoiser import Denoise
 from diffusion.dpm import DPM
 from diffusion.multistep import MultiStep
 from diffusion.ode import integrate
+from diffusion.ranges import demand, demand_ascent
 from diffusion.solve import Method, as_argument, check_grid, solve
 from diffusion.step import Keys, Now, toward, with_noise
 
@@ -40,8 +40,7 @@ class Euler:
     order = 1
 
     def __post_init__(self):
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta={self.eta} is outside [0, 1].")
+        demand("[0, 1]", eta=self.eta)
 
     def nfe(self, num_steps: int) -> int:
         return num_steps
@@ -94,8 +93,7 @@ class Ancestral:
     order = 1
 
     def __post_init__(self):
-        if not 0 <= self.interpolation <= 1:
-            raise ValueError(f"interpolation={self.interpolation} is outside [0, 1].")
+        demand("[0, 1]", interpolation=self.interpolation)
 
     def nfe(self, num_steps: int) -> int:
         return num_steps
@@ -151,14 +149,9 @@ class Heun:
     order = 2
 
     def __post_init__(self):
-        if not (0 <= self.churn < math.inf and 0 <= self.churn_noise < math.inf):
-            raise ValueError(
-                f"churn={self.churn} and churn_noise={self.churn_noise} must be 0 or more."
-            )
-        if not 0 <= self.churn_min <= self.churn_max:
-            raise ValueError(
-                f"churn_min={self.churn_min} must lie between 0 and churn_max={self.churn_max}."
-            )
+        demand("[0, inf)", churn=self.churn, churn_noise=self.churn_noise)
+        demand("[0, inf)", churn_min=self.churn_min, churn_max=self.churn_max)
+        demand_ascent(churn_min=self.churn_min, churn_max=self.churn_max)
 
     def nfe(self, num_steps: int) -> int:
         return 2 * num_steps - 1
@@ -215,8 +208,7 @@ class RK45:
     order = 5
 
     def __post_init__(self):
-        if not 0 < self.tolerance < 1:
-            raise ValueError(f"tolerance={self.tolerance} is outside (0, 1).")
+        demand("(0, 1)", tolerance=self.tolerance)
 
     def nfe(self, num_steps: int) -> None:
         return None

@@ -5,9 +5,10 @@ times; `timestep(sigma)`, 0 .. 999, is what a network is told. `sigma(t)` and it
 `time(sigma)` hold for numpy and jax arrays, and times are drawn between those of sigma_min and
 sigma_max.
 
-DDPM's alpha_bar is 1 / (1 + sigma^2). Tables are computed in float64 and handed out as float32.
+DDPM's alpha_bar is 1 / (1 + sigma^2); its chain of whole timesteps is in `chain`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,79 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-
-@dataclass(frozen=True)
-class VPLinear:
-    """DDPM's variance-preserving chain with linear beta; training draws its timesteps uniformly.
-
-    alpha_bar_t = prod_{s <= t} (1 - beta_s),  sigma_t = sqrt(1 / alpha_bar_t - 1)
-
-    Attributes:
-      num_timesteps: length T of the chain; timesteps are 0 .. T - 1.
-      beta_start, beta_end: beta of the first and the last timestep, in (0, 1).
-    Source: Ho et al. 2020, arXiv:2006.11239, section 4.
-    """
-
-    num_timesteps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-
-    def __post_init__(self):
-        if self.num_timesteps < 2:
-            raise ValueError(f"num_timesteps={self.num_timesteps} must be 2 or more.")
-        if not 0 < self.beta_start <= self.beta_end < 1:
-            raise ValueError(
-                f"beta_start={self.beta_start} and beta_end={self.beta_end} must ascend in (0, 1)."
-            )
-
-    @property
-    def table(self) -> Float[np.ndarray, "T"]:
-        """sigma of each timestep, ascending, float64."""
-        betas = np.linspace(self.beta_start, self.beta_end, self.num_timesteps, dtype=np.float64)
-        log_alpha_bar = np.cumsum(np.log1p(-betas))
-        return np.sqrt(np.expm1(-log_alpha_bar))
-
-    def timestep(self, sigma: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The timestep at which the chain has this sigma, interpolated in ln(sigma).
-
-        A sigma outside the table gives its first or last timestep.
-        """
-        log_table = np.log(self.table).astype(np.float32)
-        return jnp.interp(
-            jnp.log(sigma), log_table, np.arange(self.num_timesteps, dtype=np.float32)
-        )
-
-    def time(self, sigma: np.ndarray) -> np.ndarray:
-        """The timestep of sigma over that of the end, in [0, 1]."""
-        return np.interp(np.log(sigma), np.log(self.table), np.linspace(0, 1, self.num_timesteps))
-
-    def sigma(self, t: np.ndarray) -> np.ndarray:
-        """sigma at time t in [0, 1], interpolated in ln(sigma)."""
-        return np.exp(np.interp(t, np.linspace(0, 1, self.num_timesteps), np.log(self.table)))
-
-    @property
-    def sigma_min(self) -> float:
-        return float(self.table[0])
-
-    @property
-    def sigma_max(self) -> float:
-        return float(self.table[-1])
-
-    def quantile(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
-        """sigma of the timestep below which a share u of all timesteps lies, u in [0, 1)."""
-        timestep = jnp.minimum(jnp.floor(u * self.num_timesteps), self.num_timesteps - 1)
-        return jnp.asarray(self.table, jnp.float32)[timestep.astype(jnp.int32)]
-
-    def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        timestep = jax.random.randint(key, shape, 0, self.num_timesteps)
-        return jnp.asarray(self.table, jnp.float32)[timestep]
+from diffusion.chain import VPLinear
+from diffusion.ranges import demand, demand_ascent
 
 
 def _check_range(schedule: "Continuous") -> None:
-    if not 0 < schedule.sigma_min < schedule.sigma_max < float("inf"):
-        raise ValueError(
-            f"sigma_min={schedule.sigma_min} must lie between 0 and sigma_max={schedule.sigma_max}."
-        )
+    demand("(0, inf)", sigma_min=schedule.sigma_min, sigma_max=schedule.sigma_max)
+    demand_ascent(sigma_min=schedule.sigma_min, sigma_max=schedule.sigma_max)
 
 
 def _quantile(schedule: "Continuous", u: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -117,9 +52,7 @@ class VPContinuous:
     sigma_max: float = 150.0
 
     def __post_init__(self):
-        _check_range(self)
-        if not 0 < self.beta_min < self.beta_max:
-            raise ValueError(f"beta_min={self.beta_min} and beta_max={self.beta_max} must ascend.")
+        _check_betas(self, 2 * math.log(math.hypot(1, self.sigma_max)))
 
     def sigma(self, t: Any) -> Any:
         """sigma at time t in [0, 1]."""
@@ -133,6 +66,19 @@ class VPContinuous:
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
         return self.quantile(jax.random.uniform(key, shape))
+
+
+def _check_betas(process: "VPContinuous | SubVP", needed: float) -> None:
+    """Raises a ValueError for betas whose integral over all times is less than sigma_max needs."""
+    _check_range(process)
+    demand("(0, inf)", beta_min=process.beta_min, beta_max=process.beta_max)
+    demand_ascent(beta_min=process.beta_min, beta_max=process.beta_max)
+    reached = process.beta_min / 2 + process.beta_max / 2
+    if needed > reached:
+        raise ValueError(
+            f"sigma_max={process.sigma_max} lies beyond t = 1: it needs beta_min + beta_max of "
+            f"{2 * needed:.4g} or more, not {2 * reached:.4g}; lower sigma_max, or raise beta_max."
+        )
 
 
 def _beta_integral(process: Any, t: Any) -> Any:
@@ -159,9 +105,7 @@ class SubVP:
     sigma_max: float = 150.0
 
     def __post_init__(self):
-        _check_range(self)
-        if not 0 < self.beta_min < self.beta_max:
-            raise ValueError(f"beta_min={self.beta_min} and beta_max={self.beta_max} must ascend.")
+        _check_betas(self, 2 * math.asinh(self.sigma_max / 2))
 
     def sigma(self, t: Any) -> Any:
         """sigma at time t in [0, 1]."""
@@ -225,8 +169,8 @@ class VPCosine:
 
     def __post_init__(self):
         _check_range(self)
-        if self.s < 0 or self.scale <= 0:
-            raise ValueError(f"s={self.s} must be 0 or more, and scale={self.scale} above 0.")
+        demand("[0, inf)", s=self.s)
+        demand("(0, inf)", scale=self.scale)
 
     def sigma(self, t: Any) -> Any:
         """sigma at time t in [0, 1)."""
@@ -270,10 +214,9 @@ class VPSigmoid:
 
     def __post_init__(self):
         _check_range(self)
-        if self.start >= self.end or self.tau <= 0:
-            raise ValueError(
-                f"start={self.start} and end={self.end} must ascend, and tau={self.tau} be above 0."
-            )
+        demand("(-inf, inf)", start=self.start, end=self.end)
+        demand("(0, inf)", tau=self.tau)
+        demand_ascent(start=self.start, end=self.end)
 
     def _ends(self) -> tuple[float, float]:
         return tuple(1 / (1 + np.exp(-v / self.tau)) for v in (self.start, self.end))
@@ -314,8 +257,7 @@ class Flow:
 
     def __post_init__(self):
         _check_range(self)
-        if self.scale <= 0:
-            raise ValueError(f"scale={self.scale} must be above 0.")
+        demand("(0, inf)", scale=self.scale)
 
     def sigma(self, t: Any) -> Any:
         """sigma at time t in [0, 1)."""

@@ -160,8 +160,10 @@ def check_grid(sigmas: Float[Array, "S"]) -> None:
     if isinstance(sigmas, Tracer):
         return
     values = np.asarray(sigmas)
-    if not (np.diff(values) < 0).all() or values[-1] < 0:
+    if not (np.isfinite(values).all() and (values[1:] < values[:-1]).all() and values[-1] >= 0):
+        shown = ", ".join(f"{value:.4g}" for value in values[:6])
+        shown = f"{shown}, ..., {values[-1]:.4g}" if len(values) > 6 else shown
         raise ValueError(
-            f"sigmas must descend from noise to image and end in 0 or above, not {values[:4]} ... "
-            f"{values[-2:]}."
+            f"sigmas must be finite, descend from noise to image and end in 0 or above; these are "
+            f"{shown}."
         )
