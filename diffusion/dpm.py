@@ -127,10 +127,13 @@ class DPMSolverSDE:
     """
 
     eta: float = 1.0
-    order = 1
 
     def __post_init__(self):
         demand("[0, inf)", eta=self.eta)
+
+    @property
+    def order(self) -> int:
+        return 2 if self.eta == 0 else 1
 
     def nfe(self, num_steps: int) -> int:
         return num_steps

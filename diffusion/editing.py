@@ -7,9 +7,11 @@ None of them trains anything.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffusion.denoiser import Denoise, per_image
@@ -30,8 +32,18 @@ class Inpaint:
     redrawn: Array
 
     def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
-        redrawn, image = (jnp.broadcast_to(a, x_t.shape) for a in (self.redrawn, self.image))
-        return jnp.where(redrawn, self.denoise(x_t, sigma), image)
+        redrawn = _for_each("mask", self.redrawn, x_t)
+        return jnp.where(redrawn, self.denoise(x_t, sigma), _for_each("image", self.image, x_t))
+
+
+def _for_each(name: str, given: Array, x_t: Array) -> Array:
+    is_each = given.ndim == x_t.ndim and given.shape[0] not in (1, x_t.shape[0])
+    if is_each or given.shape[-3:-1] != x_t.shape[-3:-1]:
+        raise ValueError(
+            f"the {name} is {given.shape[:-1]} (count, height, width), which fits no "
+            f"{x_t.shape[:-1]} images; give one for all, or one for each."
+        )
+    return jnp.broadcast_to(given, x_t.shape)
 
 
 def inpaint(
@@ -49,7 +61,8 @@ def inpaint(
       image: in [-1, 1]; what it holds under the mask is ignored.
       redrawn: True where the image is drawn anew, (H, W) or (B, H, W).
     Raises:
-      ValueError: the mask is not as high and wide as the image.
+      ValueError: the mask is not as high and wide as the image; at the call, where there are
+        several masks or images, but not as many as are drawn.
     Source: replacement as Lugmayr et al. 2022, arXiv:2201.09865, equation 8.
     """
     if redrawn.shape[-2:] != image.shape[-3:-1]:
@@ -89,7 +102,7 @@ def invert(
     denoise: Denoise,
     image: Float[Array, "B ..."],
     sigmas: Float[Array, "S"],
-    sampler: Euler | Heun | DPMSolver2S = Euler(),  # noqa: B008 (frozen)
+    sampler: Any = Euler(),  # noqa: B008 (frozen)
 ) -> Float[Array, "B ..."]:
     """The noise x_T from which a deterministic sampler draws this image: the same ODE upwards.
 
@@ -99,14 +112,25 @@ def invert(
     Args:
       image: in [-1, 1].
       sigmas: the grid to draw on afterwards.
+      sampler: `Euler`, `Heun` or `DPMSolver2S`, without noise.
     Returns:
       x_T, of standard deviation near sigmas[0].
     Raises:
-      ValueError: the sampler draws noise.
+      ValueError: another sampler, or one that draws noise; a grid with one sigma above 0.
     Source: Song, Meng & Ermon 2020, arXiv:2010.02502, section 5.4.
     """
+    if not isinstance(sampler, Euler | Heun | DPMSolver2S):
+        raise ValueError(
+            f"{type(sampler).__name__} cannot go back up; use Euler, Heun or DPMSolver2S, and draw "
+            "with any."
+        )
     if getattr(sampler, "eta", 0) or getattr(sampler, "churn", 0):
         raise ValueError(f"{sampler} draws noise, so that no way leads back; set it to 0.")
+    if (num_above := int((np.asarray(sigmas) > 0).sum())) < 2:
+        raise ValueError(
+            f"a grid with {num_above} sigma above 0 has no way up; inversion needs 2 or more: more "
+            "steps."
+        )
     return solve(_Upwards(sampler), denoise, image, sigmas, jax.random.key(0))
 
 

@@ -125,7 +125,7 @@ class Interval:
     sigma_min: Any
     sigma_max: Any
 
-    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
+    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma | float) -> Float[Array, "B ..."]:
         sigma = jnp.asarray(sigma)
         inside = (self.sigma_min < sigma) & (sigma <= self.sigma_max)
         if inside.ndim == 0:
@@ -148,7 +148,7 @@ def in_interval(
     return Interval(guided, plain, sigma_min, sigma_max)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["denoise", "scale"], meta_fields=["log_p"])
+@partial(pytree, data_fields=["denoise", "log_p", "scale"])
 @dataclass(frozen=True)
 class ClassifierGuided:
     """See `classifier_guided`."""
@@ -167,7 +167,8 @@ def classifier_guided(denoise: Denoise, log_p: Callable, scale: float = 1.0) -> 
     """Follows the gradient of any log-probability: D + scale sigma^2 grad log p(y | x_t; sigma).
 
     Args:
-      log_p: log_p(x_t, sigma) -> (B,), how well each noisy image fits what is asked.
+      log_p: log_p(x_t, sigma) -> (B,), how well each noisy image fits what is asked. As
+        `jax.tree_util.Partial(f, params)` it may have other params and compile nothing anew.
       scale: 1 samples from the product of both distributions.
     Source: Dhariwal & Nichol 2021, arXiv:2105.05233, section 4.
     """

@@ -20,24 +20,28 @@ class UniPC:
     """Unified predictor-corrector: each new estimate also corrects the step that led to it.
 
     Attributes:
-      order: 2 or 3, of the predictor; the corrector has one more.
+      predictor_order: 2 or 3; the corrector brings one more.
     Source: Zhao et al. 2023, arXiv:2302.04867, Algorithms 5 to 8 with B(h) = exp(h) - 1 ("bh2").
       nfe = num_steps.
     """
 
-    order: int = 2
+    predictor_order: int = 2
     settings = ()
 
     def __post_init__(self):
-        if self.order not in (2, 3):
-            raise ValueError(f"order={self.order} of UniPC is neither 2 nor 3.")
+        if self.predictor_order not in (2, 3):
+            raise ValueError(f"predictor_order={self.predictor_order} of UniPC is neither 2 nor 3.")
+
+    @property
+    def order(self) -> int:
+        return self.predictor_order + 1
 
     def nfe(self, num_steps: int) -> int:
         return num_steps
 
     @property
     def method(self) -> Method:
-        return {2: _UNIPC_2, 3: _UNIPC_3}[self.order]
+        return {2: _UNIPC_2, 3: _UNIPC_3}[self.predictor_order]
 
     def __call__(
         self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys

@@ -1,7 +1,9 @@
 """RePaint: a sampler that goes back up on its way, so that new parts come to fit known ones."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from jaxtyping import Array, Float
 from diffusion.denoiser import Denoise
 from diffusion.dpm import DPMSolver2S
 from diffusion.ranges import demand
-from diffusion.samplers import Ancestral, Euler, Heun, Sampler
+from diffusion.samplers import RK45, Ancestral, Euler, Heun, Sampler
 from diffusion.solve import Method, solve
 from diffusion.step import Keys, Now
 
@@ -33,13 +35,13 @@ class RePaint:
     sampler: Sampler = Ancestral()
     num_resample: int = 10
     jump_length: int = 1
-    order = 1
 
     def __post_init__(self):
         if not isinstance(self.sampler, Euler | Ancestral | Heun | DPMSolver2S):
+            why = "chooses its own" if isinstance(self.sampler, RK45) else "remembers earlier"
             raise ValueError(
-                f"{type(self.sampler).__name__} remembers earlier steps, or chooses its own, and "
-                "cannot go back; use Euler, Ancestral, Heun or DPMSolver2S."
+                f"{type(self.sampler).__name__} {why} steps, and cannot walk some of them again; "
+                "use Euler, Ancestral, Heun or DPMSolver2S."
             )
         demand("[1, inf)", num_resample=self.num_resample, jump_length=self.jump_length)
 
@@ -48,6 +50,10 @@ class RePaint:
         assert isinstance(self.sampler, Euler | Ancestral | Heun | DPMSolver2S)
         return self.sampler
 
+    @property
+    def order(self) -> int:
+        return self._down.order
+
     def nfe(self, num_steps: int) -> int:
         last_stretch = (num_steps - 1) % self.jump_length + 1
         steps_down = self.num_resample * (num_steps - last_stretch) + last_stretch
@@ -55,7 +61,8 @@ class RePaint:
 
     @property
     def method(self) -> Method:
-        return _up_and_down(self._down.method, self.num_resample, self.jump_length)
+        step = _up_and_down(self._down.method)
+        return Method(step, way=partial(_walk, self.num_resample, self.jump_length))
 
     @property
     def settings(self) -> tuple[float, ...]:
@@ -67,8 +74,8 @@ class RePaint:
         return solve(self, denoise, x_T, sigmas, key)
 
 
-@cache
-def _up_and_down(down: Method, num_resample: int, jump_length: int) -> Method:
+@cache  # one function for each way down, so that it is compiled once
+def _up_and_down(down: Method) -> Callable[..., tuple[Array, Any]]:
     def step(denoise, x, memory, now: Now, settings):
         def rise() -> Array:
             return x + jnp.sqrt(now.sigma_next**2 - now.sigma**2) * now.noise(x)
@@ -78,14 +85,15 @@ def _up_and_down(down: Method, num_resample: int, jump_length: int) -> Method:
 
         return jax.lax.cond(now.sigma_next > now.sigma, rise, fall), memory
 
-    def way(sigmas: Array) -> Array:
-        last = len(sigmas) - 1
-        walked = [0]
-        for start in range(0, last, jump_length):
-            landing = min(start + jump_length, last)
-            down = range(start + 1, landing + 1)
-            times = num_resample if landing < last else 1  # never up from the finished image
-            walked += ([*down, start] * times)[:-1]
-        return sigmas[np.array(walked)]
+    return step
 
-    return Method(step, way=way)
+
+def _walk(num_resample: int, jump_length: int, sigmas: Array) -> Array:
+    last = len(sigmas) - 1
+    walked = [0]
+    for start in range(0, last, jump_length):
+        landing = min(start + jump_length, last)
+        down = range(start + 1, landing + 1)
+        times = num_resample if landing < last else 1  # never up from the finished image
+        walked += ([*down, start] * times)[:-1]
+    return sigmas[np.array(walked)]

@@ -2,7 +2,9 @@
 
 `key` is one key for the batch or, as a (B,) array, one for each image. With one for each image the
 result of an image does not depend on the others, so a batch may be cut anywhere. `trajectory` gives
-the way instead of its end. Samplers that remember earlier estimates are in `multistep`.
+the way instead of its end. `order` is the measured order of convergence: of the probability flow
+where no noise is drawn, of the samples' variance where it is. Samplers that step in ln(sigma) are
+in `dpm`, those that remember more in `multistep`.
 """
 
 from dataclasses import dataclass

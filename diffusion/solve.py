@@ -1,8 +1,9 @@
 """The loop that every sampler runs: a step, folded over the grid from noise to image.
 
-The loop is compiled once for a network and a shape of images. Grids are padded to a common length
-and their number of steps is an argument, as are weights, labels, seeds, guidance scales and the
-samplers' own settings: none of them compiles anything anew.
+The loop is compiled once for a kind of sampler, a network and a shape of images. Grids are padded
+to a common length and their number of steps is an argument, as are weights, labels, seeds, guidance
+scales and the samplers' own settings: none of them compiles anything anew. Grids of more than 1,024
+steps do, once for each 1,025 more.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,10 @@ GRID_LENGTH = 1025
 """Grids of up to 1,024 steps share one compiled loop; longer ones are padded to a multiple."""
 
 
+def _nothing(x_T: Array) -> tuple[()]:
+    return ()
+
+
 class Method(NamedTuple):
     """How a sampler steps.
 
@@ -32,7 +37,7 @@ class Method(NamedTuple):
     """
 
     step: Callable[..., tuple[Array, Any]]
-    memory: Callable[[Array], Any] = lambda x_T: ()
+    memory: Callable[[Array], Any] = _nothing
     way: Callable[[Array], Array] = lambda sigmas: sigmas
 
 
@@ -64,8 +69,10 @@ def solve(
     num_steps = len(sigmas) - 1
     length = -(-len(sigmas) // GRID_LENGTH) * GRID_LENGTH
     padded = jnp.pad(sigmas, (0, length - len(sigmas)))
+    method = sampler.method
     return _loop(
-        sampler.method,
+        method.step,
+        method.memory,
         as_argument(denoise),
         x_T,
         padded,
@@ -75,9 +82,10 @@ def solve(
     )
 
 
-@partial(jax.jit, static_argnames="method")
+@partial(jax.jit, static_argnames=("step", "memory"))
 def _loop(
-    method: Method,
+    step: Callable,
+    memory: Callable,
     denoise: Denoise,
     x_T: Array,
     sigmas: Array,
@@ -86,13 +94,13 @@ def _loop(
     settings: tuple[Any, ...],
 ) -> Array:
     def body(index: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
-        return method.step(denoise, *carry, Now(index, sigmas, num_steps, key), settings)
+        return step(denoise, *carry, Now(index, sigmas, num_steps, key), settings)
 
-    return jax.lax.fori_loop(0, num_steps, body, (x_T, method.memory(x_T)))[0]
+    return jax.lax.fori_loop(0, num_steps, body, (x_T, memory(x_T)))[0]
 
 
 def trajectory(
-    sampler: Steps,
+    sampler: Any,
     denoise: Denoise,
     x_T: Float[Array, "B ..."],
     sigmas: Float[Array, "S"],
@@ -105,24 +113,35 @@ def trajectory(
     Compiled for each number of steps.
 
     Args:
+      sampler: any but `RK45`, whose steps differ from image to image.
       num_frames: how many, x_T and the end among them, as evenly over the steps as can be; all by
         default.
     Raises:
-      ValueError: the grid does not descend, or goes below 0; fewer than two frames.
+      ValueError: the grid does not descend, or goes below 0; fewer than two frames; a sampler that
+        walks no grid.
     """
+    if not isinstance(sampler, Steps):
+        raise ValueError(
+            f"{type(sampler).__name__} chooses its own steps for each image, so that there are no "
+            "frames; use another sampler."
+        )
     check_grid(sigmas)
     if num_frames is not None and num_frames < 2:
         raise ValueError(f"num_frames={num_frames} must be 2 or more: noise and image.")
     way = jnp.asarray(sampler.method.way(sigmas))
     num_frames = min(num_frames or len(way), len(way))
     stops = jnp.asarray(np.round(np.linspace(0, len(way) - 1, num_frames)), jnp.int32)
-    frames = _scan(sampler.method, as_argument(denoise), x_T, way, stops, key, sampler.settings)
+    method = sampler.method
+    frames = _scan(
+        method.step, method.memory, as_argument(denoise), x_T, way, stops, key, sampler.settings
+    )
     return frames, way[stops]
 
 
-@partial(jax.jit, static_argnames="method")
+@partial(jax.jit, static_argnames=("step", "memory"))
 def _scan(
-    method: Method,
+    step: Callable,
+    memory: Callable,
     denoise: Denoise,
     x_T: Array,
     sigmas: Array,
@@ -132,15 +151,15 @@ def _scan(
 ) -> Array:
     num_steps = jnp.int32(len(sigmas) - 1)
 
-    def step(index: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
-        return method.step(denoise, *carry, Now(index, sigmas, num_steps, key), settings)
+    def body(index: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
+        return step(denoise, *carry, Now(index, sigmas, num_steps, key), settings)
 
     def to_next_stop(carry: tuple[Array, Any], ends: Array) -> tuple[tuple[Array, Any], Array]:
-        carry = jax.lax.fori_loop(ends[0], ends[1], step, carry)
+        carry = jax.lax.fori_loop(ends[0], ends[1], body, carry)
         return carry, carry[0]
 
     ends = jnp.stack([stops[:-1], stops[1:]], axis=1)
-    _, xs = jax.lax.scan(to_next_stop, (x_T, method.memory(x_T)), ends)
+    _, xs = jax.lax.scan(to_next_stop, (x_T, memory(x_T)), ends)
     return jnp.concatenate([x_T[None], xs])
 
 

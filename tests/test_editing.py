@@ -40,9 +40,11 @@ SAMPLERS = [
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_what_the_mask_keeps_is_returned_exactly(sampler):
     x_T = 80.0 * jax.random.normal(KEY, IMAGE.shape)
-    x_0 = sampler(dm.inpaint(smooth, IMAGE, REDRAWN), x_T, dm.Karras()(10), KEY)
-    np.testing.assert_array_equal(x_0[:, :2], IMAGE[:, :2])
-    assert jnp.abs(x_0[:, 2:] - IMAGE[:, 2:]).min() > 1e-4
+    # values that rounding would show in
+    image = jax.random.uniform(jax.random.key(1), IMAGE.shape, minval=-1.0, maxval=1.0)
+    x_0 = sampler(dm.inpaint(smooth, image, REDRAWN), x_T, dm.Karras()(10), KEY)
+    np.testing.assert_array_equal(x_0[:, :2], image[:, :2])
+    assert jnp.abs(x_0[:, 2:] - image[:, 2:]).min() > 1e-4
 
 
 def test_what_lies_under_the_mask_does_not_matter():
@@ -164,13 +166,34 @@ def test_between_unit_noises_all_is_unit_noise():
     ("make", "says"),
     [
         (lambda: dm.inpaint(smooth, IMAGE, jnp.zeros((3, 4), bool)), "of one size"),
+        (
+            lambda: dm.inpaint(smooth, IMAGE[0], jnp.zeros((3, 4, 4), bool))(
+                jnp.ones((8, 4, 4, 1)), jnp.float32(1)
+            ),
+            r"the mask is \(3, 4, 4\) .* fits no \(8, 4, 4\) images",
+        ),
+        (
+            lambda: dm.inpaint(smooth, IMAGE, REDRAWN)(jnp.ones((8, 4, 4, 1)), jnp.float32(1)),
+            r"the image is \(2, 4, 4\) .* fits no \(8, 4, 4\) images",
+        ),
+        (
+            lambda: dm.inpaint(smooth, IMAGE, REDRAWN)(jnp.ones((2, 8, 8, 1)), jnp.float32(1)),
+            r"the mask is \(4, 4\) .* fits no \(2, 8, 8\) images",
+        ),
         (lambda: dm.begin_from(IMAGE, IMAGE, dm.Karras()(5), 0.0), "outside"),
         (lambda: dm.begin_from(IMAGE, IMAGE, dm.Karras()(5), 1.5), "outside"),
         (lambda: dm.begin_from(IMAGE, IMAGE, dm.Karras()(5), float("nan")), "outside"),
-        (lambda: dm.RePaint(dm.DPMSolver(2)), "cannot go back"),
-        (lambda: dm.RePaint(dm.Heun(), num_resample=0), "1 or more"),
-        (lambda: dm.RePaint(dm.Heun(), jump_length=0), "1 or more"),
+        (lambda: dm.RePaint(dm.DPMSolver(2)), "remembers earlier steps"),
+        (lambda: dm.RePaint(dm.RK45()), "chooses its own steps"),
+        (lambda: dm.RePaint(dm.Heun(), num_resample=0), "outside"),
+        (lambda: dm.RePaint(dm.Heun(), jump_length=0), "outside"),
         (lambda: dm.invert(smooth, IMAGE, dm.Karras()(5), dm.Euler(eta=1.0)), "draws noise"),
+        (lambda: dm.invert(smooth, IMAGE, dm.Karras()(5), dm.Heun(churn=1.0)), "draws noise"),
+        (lambda: dm.invert(smooth, IMAGE, dm.Karras()(1)), "1 sigma above 0"),
+        *(
+            (lambda s=s: dm.invert(smooth, IMAGE, dm.Karras()(5), s), "cannot go back up")
+            for s in (dm.Ancestral(), dm.DPMSolver(2), dm.DPMSolverSDE(0.0), dm.UniPC(), dm.RK45())
+        ),
         (
             lambda: dm.super_resolve(smooth, jnp.zeros((3, 3, 1)))(IMAGE, jnp.float32(1)),
             "whole number",

@@ -64,6 +64,7 @@ def test_outside_its_interval_guidance_is_off(sigma, factor):
     denoise = dm.in_interval(uncond, cond, 0.5, 2.0)
     np.testing.assert_allclose(denoise(X_T, jnp.float32(sigma)), factor * X_T, rtol=1e-6)
     np.testing.assert_allclose(denoise(X_T, jnp.full(2, sigma)), factor * X_T, rtol=1e-6)
+    np.testing.assert_allclose(denoise(X_T, sigma), factor * X_T, rtol=1e-6)
 
 
 def test_classifier_guidance_samples_the_product_of_two_gaussians():
