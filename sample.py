@@ -19,9 +19,9 @@ from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
 import diffusion as dm
-from configs import build, cli, request
+from configs import build, cli, edits, request
 from configs.build import Trained
-from configs.request import Edit
+from configs.edits import Edit
 from diffusion import hosts, images, sharding
 from unet_flax import UNetConfig, tune_cpu
 
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
         hosts.start(args.coordinator, args.num_hosts, args.host_index)
         trained = build.trained(args.folder, args.step, args.ema)
         trained = dataclasses.replace(trained, sampling=request.sampling(trained.sampling, args))
-        edit = request.edit(args, trained, partial(noise_of_seed, trained))
+        edit = edits.edit(args, trained, partial(noise_of_seed, trained))
         labels = request.labels(trained, default_label(args, trained), args.num_images)
         out = args.out or args.folder / "images"
         if hosts.is_main():
@@ -96,8 +96,6 @@ def film(
 ) -> list[UInt8[np.ndarray, "height width C"]]:
     """The way from noise to images as grids, noise scaled to be seen: x_t / sqrt(1 + sigma^2)."""
     sampler = edit.sampler(trained.sampling.sampler)
-    if isinstance(sampler, dm.RK45):
-        raise ValueError("--gif: rk45 chooses its own steps for each image; use another sampler.")
     devices = trained.mesh.size
     index = np.minimum(np.arange(math.ceil(len(labels) / devices) * devices), len(labels) - 1)
     way = partial(dm.trajectory, sampler, num_frames=num_frames)

@@ -11,7 +11,17 @@ from configs.schema import Recipe, Run, Sampling
 __all__ = ["Adam", "Optax", "Recipe", "Run", "Sampling", "describe", "load", "names"]
 
 _FOLDER = Path(__file__).parent
-_NO_RECIPES = {"__init__", "build", "cli", "compiled", "cost", "optimizers", "request", "schema"}
+_NO_RECIPES = {
+    "__init__",
+    "build",
+    "cli",
+    "compiled",
+    "cost",
+    "edits",
+    "optimizers",
+    "request",
+    "schema",
+}
 
 
 def names() -> list[str]:

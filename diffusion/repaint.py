@@ -17,6 +17,9 @@ from diffusion.samplers import RK45, Ancestral, Euler, Heun, Sampler
 from diffusion.solve import Method, solve
 from diffusion.step import Keys, Now
 
+Repeatable = Euler | Ancestral | Heun | DPMSolver2S
+"""Samplers that remember nothing from step to step, and so can walk one again."""
+
 
 @dataclass(frozen=True)
 class RePaint:
@@ -37,7 +40,7 @@ class RePaint:
     jump_length: int = 1
 
     def __post_init__(self):
-        if not isinstance(self.sampler, Euler | Ancestral | Heun | DPMSolver2S):
+        if not isinstance(self.sampler, Repeatable):
             why = "chooses its own" if isinstance(self.sampler, RK45) else "remembers earlier"
             raise ValueError(
                 f"{type(self.sampler).__name__} {why} steps, and cannot walk some of them again; "
@@ -46,8 +49,8 @@ class RePaint:
         demand("[1, inf)", num_resample=self.num_resample, jump_length=self.jump_length)
 
     @property
-    def _down(self) -> Euler | Ancestral | Heun | DPMSolver2S:
-        assert isinstance(self.sampler, Euler | Ancestral | Heun | DPMSolver2S)
+    def _down(self) -> Repeatable:
+        assert isinstance(self.sampler, Repeatable)
         return self.sampler
 
     @property
