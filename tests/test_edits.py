@@ -53,7 +53,7 @@ def test_an_image_is_drawn_anew_where_the_mask_is_white_alone(run_dir, files, tm
 
 
 def drawn_by_the_library(run_dir, num_steps, lead):
-    """Pixels of three images without class; `lead(eps, sigmas)` gives x and what is left to walk."""
+    """Pixels of three images without class; `lead(eps, sigmas)` gives x and the steps left."""
     trained = build.trained(run_dir)
     eps, keys = sample.noises(jax.random.key(0), jnp.arange(3), trained.model)
     denoise = build.denoiser(trained, jnp.full(3, -1, jnp.int32))

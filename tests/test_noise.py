@@ -183,14 +183,6 @@ def test_stratified_draws_cover_the_distribution_evenly_in_random_order(noise):
     assert (jnp.diff(drawn) < 0).any() and (jnp.diff(drawn) > 0).any()
 
 
-def test_leading_and_trailing_timesteps_are_diffusers():
-    # DDIMScheduler(timestep_spacing=...).set_timesteps(10).timesteps, without offset
-    leading = dm.VPTimesteps(spacing="leading").timesteps(10)
-    np.testing.assert_array_equal(leading, [900, 800, 700, 600, 500, 400, 300, 200, 100, 0])
-    trailing = dm.VPTimesteps(spacing="trailing").timesteps(10)
-    np.testing.assert_array_equal(trailing, [999, 899, 799, 699, 599, 499, 399, 299, 199, 99])
-
-
 def test_an_exponential_grid_is_even_in_log_snr():
     steps = np.diff(np.log(np.asarray(dm.Exponential()(10)[:-1], np.float64)))
     np.testing.assert_allclose(steps, steps[0], rtol=1e-4)

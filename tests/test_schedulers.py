@@ -49,16 +49,35 @@ class Given(Now):
         return self.key
 
 
-@pytest.mark.parametrize("name", ["ddpm_small", "ddpm_large"])
-def test_diffusers_ddpm_with_the_same_noise_ends_where_ours_does(diffusers_schedulers, name):
+@pytest.mark.parametrize(
+    ("name", "sampler"),
+    [
+        ("ddpm_small", dm.Ancestral(interpolation=0.0)),
+        ("ddpm_large", dm.Ancestral(interpolation=1.0)),
+        ("ddim_eta", dm.Euler(eta=0.5)),
+        ("dpm_sde", dm.DPMSolverSDE()),
+    ],
+)
+def test_diffusers_schedulers_with_the_same_noise_end_where_ours_do(
+    diffusers_schedulers, name, sampler
+):
     sigmas, unit, x_0, noises = (
         diffusers_schedulers[f"{name}.{key}"].astype(np.float32)
         for key in ("sigmas", "unit", "x_0", "noises")
     )
-    sampler = dm.Ancestral(interpolation=float(name == "ddpm_large"))
     denoise = dm.clip(two_values) if name == "ddpm_large" else two_values
     x = jnp.asarray(sigmas[0] * unit)
+    memory = sampler.method.memory(x)
     for step, noise in enumerate(noises):
         now = Given(jnp.int32(step), jnp.asarray(sigmas), jnp.int32(10), jnp.asarray(noise))
-        x, _ = sampler.method.step(denoise, x, (), now, sampler.settings)
+        x, memory = sampler.method.step(denoise, x, memory, now, sampler.settings)
     np.testing.assert_allclose(x, x_0, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_steps", [7, 10, 1000])
+@pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
+def test_spacings_choose_diffusers_timesteps(diffusers_schedulers, spacing, num_steps):
+    timesteps = dm.VPTimesteps(spacing=spacing).timesteps(num_steps)
+    np.testing.assert_array_equal(
+        timesteps, diffusers_schedulers[f"{spacing}.timesteps_{num_steps}"]
+    )

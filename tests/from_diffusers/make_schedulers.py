@@ -5,7 +5,8 @@
 
 The data are +-0.5 with standard deviation 0.2 in every value, whose denoiser is known in closed
 form. For each scheduler: sigmas, the grid that it walks, ending in 0; unit, which times the first
-sigma is its x_T; x_0, where it ends; and for DDPM the noise of each step.
+sigma is its x_T; x_0, where it ends; and the noise of each step, where one draws some. Besides, the
+timesteps that each spacing chooses.
 """
 
 from pathlib import Path
@@ -31,7 +32,7 @@ def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     return mean + 0.2**2 / variance * (x - mean)
 
 
-def run(scheduler, is_vp: bool) -> dict[str, np.ndarray]:
+def run(scheduler, is_vp: bool, *, draws_noise=False, **keywords) -> dict[str, np.ndarray]:
     generator = torch.Generator().manual_seed(0)
     unit = torch.randn((8, 3), generator=generator, dtype=torch.float64)
     scheduler.set_timesteps(NUM_STEPS)
@@ -53,11 +54,14 @@ def run(scheduler, is_vp: bool) -> dict[str, np.ndarray]:
             sigma = sigmas[index]
             x_t = x
         eps = (x_t - denoise(x_t, sigma)) / sigma
-        extra = {}
+        extra = dict(keywords)
         if isinstance(scheduler, DDPMScheduler):
             extra["generator"] = torch.Generator().manual_seed(index)
             again = torch.Generator().manual_seed(index)
             noises.append(torch.randn(x.shape, generator=again, dtype=x.dtype))
+        if draws_noise:
+            noises.append(torch.randn(x.shape, generator=generator, dtype=x.dtype))
+            extra["variance_noise"] = noises[-1]
         x = scheduler.step(eps, t, x, **extra).prev_sample
     unique = [sigmas[0]]  # Heun's grid names every sigma twice
     for sigma in sigmas[1:]:
@@ -85,10 +89,19 @@ def main() -> None:
         "unipc_2": (UniPCMultistepScheduler(**CHAIN, solver_order=2, **multistep), True),
         "unipc_3": (UniPCMultistepScheduler(**CHAIN, solver_order=3, **multistep), True),
     }
+    found = {name: run(scheduler, is_vp) for name, (scheduler, is_vp) in runs.items()}
+    ddim, _ = runs["ddim"]
+    found["ddim_eta"] = run(ddim, True, draws_noise=True, eta=0.5)
+    sde = dict(algorithm_type="sde-dpmsolver++", solver_order=2, **multistep)
+    found["dpm_sde"] = run(DPMSolverMultistepScheduler(**CHAIN, **sde), True, draws_noise=True)
+    for spacing in ("linspace", "leading", "trailing"):
+        found[spacing] = {}
+        for num_steps in (7, 10, 1000):
+            scheduler = DDIMScheduler(**CHAIN, timestep_spacing=spacing)
+            scheduler.set_timesteps(num_steps)
+            found[spacing][f"timesteps_{num_steps}"] = scheduler.timesteps.numpy()
     arrays = {
-        f"{name}.{key}": value
-        for name, (scheduler, is_vp) in runs.items()
-        for key, value in run(scheduler, is_vp).items()
+        f"{name}.{key}": value for name, values in found.items() for key, value in values.items()
     }
     np.savez(Path(__file__).parent / "schedulers.npz", **arrays)
 
