@@ -5,6 +5,7 @@ this package needs no more than jax, numpy and optax.
 """
 
 from diffusion.augment import Flip, NonLeaky, Unchanged
+from diffusion.chain import VPLinear
 from diffusion.coupling import Independent, MinibatchOT
 from diffusion.denoiser import EDM, X0, Denoise, Denoiser, Eps, Score, V, Velocity, denoiser
 from diffusion.dpm import DPMSolver, DPMSolver2S, DPMSolverSDE
@@ -34,7 +35,8 @@ from diffusion.multistep import AdamsBashforth, UniPC
 from diffusion.noise import LogitNormal, LogNormal, Stratified
 from diffusion.repaint import RePaint
 from diffusion.samplers import RK45, Ancestral, Euler, Heun
-from diffusion.schedules import VE, Flow, SubVP, VPContinuous, VPCosine, VPLinear, VPSigmoid
+from diffusion.schedules import Flow, VPCosine, VPSigmoid
+from diffusion.sdes import VE, SubVP, VPContinuous
 from diffusion.sharding import Mesh
 from diffusion.solve import trajectory
 from diffusion.super_resolution import super_resolve

@@ -8,7 +8,6 @@ sigma_max.
 DDPM's alpha_bar is 1 / (1 + sigma^2); its chain of whole timesteps is in `chain`.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,135 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from diffusion import continuous
 from diffusion.chain import VPLinear
 from diffusion.ranges import demand, demand_ascent
-
-
-def _check_range(schedule: "Continuous") -> None:
-    demand("(0, inf)", sigma_min=schedule.sigma_min, sigma_max=schedule.sigma_max)
-    demand_ascent(sigma_min=schedule.sigma_min, sigma_max=schedule.sigma_max)
-
-
-def _quantile(schedule: "Continuous", u: Float[Array, "..."]) -> Float[Array, "..."]:
-    with jax.ensure_compile_time_eval():  # the ends are numbers, also while a step is traced
-        first, last = (float(schedule.time(s)) for s in (schedule.sigma_min, schedule.sigma_max))
-    sigma = schedule.sigma(first + u * (last - first))
-    return jnp.clip(sigma, schedule.sigma_min, schedule.sigma_max)  # rounding at both ends
-
-
-def _timestep(schedule: "Continuous", sigma: Float[Array, "..."]) -> Float[Array, "..."]:
-    return 999 * schedule.time(jnp.clip(sigma, schedule.sigma_min, schedule.sigma_max))
-
-
-@dataclass(frozen=True)
-class VPContinuous:
-    """The VP process in continuous time: beta(t) climbs linearly.
-
-    ln(1 / alpha_bar) = beta_min t + (beta_max - beta_min) t^2 / 2
-
-    Source: Song et al. 2021, arXiv:2011.13456, equation 32 with appendix C.
-    """
-
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-    sigma_min: float = 0.002
-    sigma_max: float = 150.0
-
-    def __post_init__(self):
-        _check_betas(self, 2 * math.log(math.hypot(1, self.sigma_max)))
-
-    def sigma(self, t: Any) -> Any:
-        """sigma at time t in [0, 1]."""
-        return jnp.sqrt(jnp.expm1(_beta_integral(self, t)))
-
-    def time(self, sigma: Any) -> Any:
-        """The time of a sigma."""
-        return _beta_time(self, jnp.log1p(jnp.square(sigma)))
-
-    quantile, timestep = _quantile, _timestep
-
-    def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        return self.quantile(jax.random.uniform(key, shape))
-
-
-def _check_betas(process: "VPContinuous | SubVP", needed: float) -> None:
-    """Raises a ValueError for betas whose integral over all times is less than sigma_max needs."""
-    _check_range(process)
-    demand("(0, inf)", beta_min=process.beta_min, beta_max=process.beta_max)
-    demand_ascent(beta_min=process.beta_min, beta_max=process.beta_max)
-    reached = process.beta_min / 2 + process.beta_max / 2
-    if needed > reached:
-        raise ValueError(
-            f"sigma_max={process.sigma_max} lies beyond t = 1: it needs beta_min + beta_max of "
-            f"{2 * needed:.4g} or more, not {2 * reached:.4g}; lower sigma_max, or raise beta_max."
-        )
-
-
-def _beta_integral(process: Any, t: Any) -> Any:
-    return process.beta_min * t + (process.beta_max - process.beta_min) * t**2 / 2
-
-
-def _beta_time(process: Any, integral: Any) -> Any:
-    slope = process.beta_max - process.beta_min
-    root = jnp.sqrt(process.beta_min**2 + 2 * slope * integral)
-    return 2 * integral / (process.beta_min + root)
-
-
-@dataclass(frozen=True)
-class SubVP:
-    """The sub-VP process: mean as VP's, standard deviation 1 - alpha_bar; sigma = 2 sinh(B / 2).
-
-    Source: Song et al. 2021, arXiv:2011.13456, section 3.4 and equation 29 (B is VP's integral of
-      beta).
-    """
-
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-    sigma_min: float = 0.002
-    sigma_max: float = 150.0
-
-    def __post_init__(self):
-        _check_betas(self, 2 * math.asinh(self.sigma_max / 2))
-
-    def sigma(self, t: Any) -> Any:
-        """sigma at time t in [0, 1]."""
-        return 2 * jnp.sinh(_beta_integral(self, t) / 2)
-
-    def time(self, sigma: Any) -> Any:
-        """The time of a sigma."""
-        return _beta_time(self, 2 * jnp.arcsinh(jnp.asarray(sigma) / 2))
-
-    quantile, timestep = _quantile, _timestep
-
-    def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        return self.quantile(jax.random.uniform(key, shape))
-
-
-@dataclass(frozen=True)
-class VE:
-    """The VE process: sigma grows geometrically.
-
-    Source: Song et al. 2021, arXiv:2011.13456, appendix C.
-    """
-
-    sigma_min: float = 0.01
-    sigma_max: float = 50.0
-
-    def __post_init__(self):
-        _check_range(self)
-
-    def sigma(self, t: Any) -> Any:
-        """sigma at time t in [0, 1]."""
-        return self.sigma_min * jnp.exp(t * np.log(self.sigma_max / self.sigma_min))
-
-    def time(self, sigma: Any) -> Any:
-        """The time of a sigma."""
-        return jnp.log(sigma / self.sigma_min) / np.log(self.sigma_max / self.sigma_min)
-
-    quantile, timestep = _quantile, _timestep
-
-    def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        return self.quantile(jax.random.uniform(key, shape))
+from diffusion.sdes import VE, SubVP, VPContinuous
 
 
 @dataclass(frozen=True)
@@ -168,7 +42,7 @@ class VPCosine:
     sigma_max: float = 160.0
 
     def __post_init__(self):
-        _check_range(self)
+        continuous.check_ends(self)
         demand("[0, inf)", s=self.s)
         demand("(0, inf)", scale=self.scale)
 
@@ -187,7 +61,7 @@ class VPCosine:
         cosine = np.cos(theta_0) / jnp.sqrt(1 + vp**2)
         return jnp.arctan2(sine, cosine) * 2 / np.pi * (1 + self.s) - self.s
 
-    quantile, timestep = _quantile, _timestep
+    quantile, timestep = continuous.quantile, continuous.timestep
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
         return self.quantile(jax.random.uniform(key, shape))
@@ -213,7 +87,7 @@ class VPSigmoid:
     sigma_max: float = 160.0
 
     def __post_init__(self):
-        _check_range(self)
+        continuous.check_ends(self)
         demand("(-inf, inf)", start=self.start, end=self.end)
         demand("(0, inf)", tau=self.tau)
         demand_ascent(start=self.start, end=self.end)
@@ -234,7 +108,7 @@ class VPSigmoid:
         v = first + share * (last - first)
         return (self.tau * jnp.log(v / (1 - v)) - self.start) / (self.end - self.start)
 
-    quantile, timestep = _quantile, _timestep
+    quantile, timestep = continuous.quantile, continuous.timestep
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
         return self.quantile(jax.random.uniform(key, shape))
@@ -256,7 +130,7 @@ class Flow:
     sigma_max: float = 1000.0
 
     def __post_init__(self):
-        _check_range(self)
+        continuous.check_ends(self)
         demand("(0, inf)", scale=self.scale)
 
     def sigma(self, t: Any) -> Any:
@@ -267,7 +141,7 @@ class Flow:
         """The time of a sigma."""
         return sigma / (self.scale + sigma)
 
-    quantile, timestep = _quantile, _timestep
+    quantile, timestep = continuous.quantile, continuous.timestep
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
         return self.quantile(jax.random.uniform(key, shape))
