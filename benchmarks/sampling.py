@@ -1,6 +1,6 @@
 """Sampling against diffusers in PyTorch: `python -m benchmarks.sampling [--sampler heun]`.
 
-DDIM with 50 steps, or Heun with 18 (35 calls of the network). Ours is one compiled scan; theirs is
+DDIM with 50 steps, or Heun with 18 (35 calls of the network). Ours is one compiled loop; theirs is
 the same arithmetic in a Python loop around diffusers' network, with nothing else in it.
 """
 

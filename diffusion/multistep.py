@@ -121,8 +121,9 @@ class AdamsBashforth:
 
     Attributes:
       order: 2, 3 or 4.
-    Source: Adams-Bashforth with variable steps, Hairer, Norsett & Wanner 1993, section III.5; for
-      diffusion Liu et al. 2022, arXiv:2202.09778. nfe = num_steps.
+    Source: Adams-Bashforth with variable steps, Hairer, Norsett & Wanner 1993, section III.5; in
+      sigma as k-diffusion's LMS. PLMS (Liu et al. 2022, arXiv:2202.09778) has the coefficients of
+      even steps in their place. nfe = num_steps.
     """
 
     order: int = 4
