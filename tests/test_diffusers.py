@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 import safetensors.flax
@@ -17,8 +18,22 @@ import diffusion as dm
 import sample
 import unet_flax
 from configs import build
-from unet_flax import Fourier, Middle, OneHot, Pool, Residual, Resize, Sinusoidal, UNet, UNetConfig
-from unet_flax.diffusers_config import DEFAULTS, from_diffusers, to_diffusers
+from unet_flax import (
+    ClassicUNet,
+    EDM2Config,
+    EDM2UNet,
+    Fourier,
+    Middle,
+    OneHot,
+    Pool,
+    Residual,
+    Resize,
+    Sinusoidal,
+    UNet,
+    UNetConfig,
+)
+from unet_flax.diffusers_config import from_diffusers, to_diffusers
+from unet_flax.diffusers_fields import DEFAULTS
 
 FOLDERS = Path(__file__).parent / "from_diffusers"
 NAMES = ["ddpm", "defaults", "classes", "scale_shift", "fourier"]
@@ -173,28 +188,14 @@ def test_weights_saved_over_shards_are_those_that_are_read(tmp_path):
     np.testing.assert_array_equal(again.conv_in.bias[...], unet.conv_in.bias[...])
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("norm_eps", None),
-        ("norm_eps", "x"),
-        ("dropout", None),
-        ("norm_num_groups", None),
-        ("layers_per_block", None),
-        ("layers_per_block", 0),
-        ("down_block_types", None),
-        ("block_out_channels", None),
-        ("block_out_channels", 16),
-        ("block_out_channels", []),
-        ("sample_size", "8"),
-        ("mid_block_scale_factor", 0),
-        ("attention_head_dim", 5),
-        ("add_attention", 1),
-    ],
-)
-def test_a_value_of_another_kind_is_named(field, value):
-    with pytest.raises(ValueError, match=rf"^{field}="):
-        from_diffusers(VALUES | {field: value}, None, "float32")
+@pytest.mark.parametrize("network", [EDM2UNet, ClassicUNet])
+def test_another_network_is_not_saved_as_diffusers(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users run it
+    config = dict(config=EDM2Config(8, attention_resolutions=())) if network is EDM2UNet else {}
+    unet = nnx.eval_shape(lambda: network(**config, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=rf"^unet={network.__name__} cannot be expressed"):
+        unet_flax.save_diffusers(unet, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
 
 
 def test_a_weight_of_another_rank_is_named(copy):

@@ -231,32 +231,15 @@ def _others(variables):
     ("field", "value", "says"),
     [
         ("image_size", 30, "not divisible by 4"),
-        ("image_size", 0, "below 1"),
-        ("channels", 0, "below 1"),
-        ("channel_mult", (), "one multiple"),
-        ("channel_mult", (1, 0), "below 1"),
         ("attention_resolutions", (5,), "levels of this network have"),
         ("num_groups", 7, "does not divide the width"),
         ("num_heads", 3, "attention heads"),
         ("head_dim", 5, "attention heads"),
-        ("dropout", 1.0, "outside"),
         ("num_res_blocks", (2, 2), "one for each of the 3 levels"),
-        ("num_res_blocks", 0, "below 1"),
-        ("param_dtype", "float16", "neither"),
-        ("decoder_attention", "first", "neither"),
-        ("dims", 4, "none of 1, 2, 3"),
-        ("input_pyramid", (1.0, 2.0, 1.0), "even number"),
-        ("condition_channels", -1, "below 0"),
-        ("emb_channels", 0, "below 1"),
-        ("num_classes", 0, "below 1"),
         ("head_dim", 12, "cannot be cut"),  # of 16 there would be one head, of another width
-        ("skip_scale", 0.0, "above 0"),
-        ("norm_eps", -1.0, "above 0"),
-        ("input_pyramid", (1.0, -1.0), "sum is not 0"),
-        ("dtype", "float16", "neither"),
     ],
 )
-def test_a_wrong_configuration_is_refused(field, value, says):
+def test_values_that_contradict_each_other_are_refused(field, value, says):
     good = UNetConfig(
         image_size=32, channels=8, channel_mult=(1, 2, 2), attention_resolutions=(16,), num_groups=4
     )
@@ -315,9 +298,11 @@ for wrong in (dict(channels=32.0), dict(resampling="pool"), dict(noise_features=
 def test_values_of_another_kind_are_refused_where_no_type_checker_is():
     command = [sys.executable, "-W", "error", "-c", UNTYPED]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert out[0] == "channels=32.0 is no whole number."
-    assert out[1].startswith("resampling='pool' is no ")
-    assert out[2].startswith("noise_features='fourier' is no ")
+    assert out == [
+        "channels=32.0 must be a whole number, 1 or more.",
+        "resampling='pool' must be a Strided, Pool, Resize or Residual.",
+        "noise_features='fourier' must be a Sinusoidal or Fourier.",
+    ]
 
 
 def test_a_module_with_running_statistics_has_no_pure_function():

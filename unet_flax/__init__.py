@@ -8,9 +8,10 @@ from unet_flax.config import Middle, UNetConfig
 from unet_flax.cpu import tune_cpu
 from unet_flax.diffusers import load_diffusers, save_diffusers
 from unet_flax.edm2 import EDM2Config, EDM2UNet, unit_kernels
-from unet_flax.embeddings import Embedding, Fourier, LabelEmbedding, OneHot, Sinusoidal, Table
-from unet_flax.embeddings import sinusoidal as sinusoidal
+from unet_flax.embeddings import Embedding, LabelEmbedding, OneHot, Table
 from unet_flax.functional import functional
+from unet_flax.noise_features import Fourier, Sinusoidal
+from unet_flax.noise_features import sinusoidal as sinusoidal
 from unet_flax.resample import Downsample, Pool, Residual, Resize, Strided, Upsample
 from unet_flax.unet import UNet
 

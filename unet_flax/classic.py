@@ -24,11 +24,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from unet_flax.rules import array_like, flag, whole
+
+
+def _widths(in_channels: int, out_channels: int) -> tuple[int, int]:
+    return whole()("in_channels", in_channels), whole()("out_channels", out_channels)
+
 
 class ConvBlock(nnx.Module):
     """(3x3 convolution, batch norm, ReLU), twice."""
 
     def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
+        in_channels, out_channels = _widths(in_channels, out_channels)
         # no bias: the normalisation that follows would take it out again
         self.conv_1 = nnx.Conv(in_channels, out_channels, (3, 3), use_bias=False, rngs=rngs)
         self.norm_1 = nnx.BatchNorm(out_channels, momentum=0.9, rngs=rngs)
@@ -64,13 +71,26 @@ class UpBlock(nnx.Module):
     def __init__(
         self, in_channels: int, out_channels: int, *, has_skip: bool = True, rngs: nnx.Rngs
     ):
+        in_channels, out_channels = _widths(in_channels, out_channels)
+        self.has_skip = flag("has_skip", has_skip)
         self.up = nnx.ConvTranspose(in_channels, out_channels, (2, 2), strides=(2, 2), rngs=rngs)
         self.block = ConvBlock(out_channels * (1 + has_skip), out_channels, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "B h w C"], skip: Float[Array, "B H W out"] | None = None
     ) -> Float[Array, "B 2*h 2*w out"]:
+        """Returns the features at double size.
+
+        Raises:
+          ValueError: skip is missing, unwanted, or not of the doubled features' shape.
+        """
         x = self.up(x)
+        wanted = x.shape if self.has_skip else None
+        if (shape := None if skip is None else skip.shape) != wanted:
+            raise ValueError(
+                f"skip of shape {shape} does not fit this UpBlock of has_skip={self.has_skip}, "
+                f"which takes one of shape {wanted}."
+            )
         return self.block(x if skip is None else jnp.concatenate([x, skip], axis=-1))
 
 
@@ -84,13 +104,8 @@ class Encoder(nnx.Module):
     """
 
     def __init__(self, in_channels: int = 3, channels: int = 64, depth: int = 4, *, rngs: nnx.Rngs):
-        for name, value in {
-            "in_channels": in_channels,
-            "channels": channels,
-            "depth": depth,
-        }.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} must be 1 or more.")
+        in_channels = whole()("in_channels", in_channels)
+        channels, depth = whole()("channels", channels), whole()("depth", depth)
         self.in_channels = in_channels
         self.widths = tuple(channels * 2**level for level in range(depth))
         befores = (in_channels, *self.widths)
@@ -110,10 +125,11 @@ class Encoder(nnx.Module):
           ValueError: height or width cannot be halved that often, or the channels are others.
         """
         factor = 2 ** len(self.widths)
-        if x.ndim != 4:
+        if array_like("x", x).ndim != 4:
             raise ValueError(f"images of shape {x.shape} are not (B, height, width, channels).")
         _, height, width, channels = x.shape
-        if height % factor or width % factor or channels != self.in_channels:
+        fits = height > 0 and width > 0 and not (height % factor or width % factor)
+        if not fits or channels != self.in_channels:
             raise ValueError(
                 f"images of {height}x{width}x{channels} do not fit this network; height and width "
                 f"must be multiples of {factor} = 2**depth, with {self.in_channels} channels."
@@ -151,9 +167,8 @@ class ClassicUNet(nnx.Module):
         has_skips: bool = True,
         rngs: nnx.Rngs,
     ):
-        if out_channels < 1:
-            raise ValueError(f"out_channels={out_channels} must be 1 or more.")
-        self.has_skips = has_skips
+        out_channels = whole()("out_channels", out_channels)
+        self.has_skips = flag("has_skips", has_skips)
         self.encoder = Encoder(in_channels, channels, depth, rngs=rngs)
         widths = self.encoder.widths
         self.bottleneck = ConvBlock(widths[-1], 2 * widths[-1], rngs=rngs)
@@ -191,8 +206,7 @@ class Classifier(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        if num_classes < 1:
-            raise ValueError(f"num_classes={num_classes} must be 1 or more.")
+        num_classes = whole()("num_classes", num_classes)
         self.encoder = Encoder(in_channels, channels, depth, rngs=rngs)
         self.head = nnx.Linear(self.encoder.widths[-1], num_classes, rngs=rngs)
 

@@ -1,15 +1,26 @@
 """What decides a U-Net's shape, checked where it is made."""
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from unet_flax.embeddings import LabelKind, NoiseFeatures, Sinusoidal, Table
+from unet_flax.embeddings import LabelKind, Table
+from unet_flax.noise_features import NoiseFeatures, Sinusoidal
 from unet_flax.resample import Resampling, Strided
+from unet_flax.rules import (
+    Rule,
+    each,
+    either,
+    flag,
+    float_type,
+    instance_of,
+    one_of,
+    or_none,
+    real,
+    settle,
+    taps,
+    whole,
+)
 
-TYPES = ("float32", "bfloat16")
+NO_TAPS = Rule("()", lambda value: isinstance(value, list | tuple) and not value, tuple)
 
 
 @dataclass(frozen=True)
@@ -28,8 +39,7 @@ class Middle:
     skip_scale: float | None = None
 
     def __post_init__(self):
-        if self.skip_scale is not None and not 0 < self.skip_scale < math.inf:
-            raise ValueError(f"skip_scale={self.skip_scale} of the middle must be above 0.")
+        settle(self, attention=flag, attention_norm=flag, skip_scale=or_none(real(above=0)))
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,8 @@ class UNetConfig:
       dims: spatial axes: 1, 2 or 3.
       remat: whether blocks are computed again in the backward pass: less memory, more time.
     Raises:
-      ValueError: where the values contradict each other.
+      ValueError: a value of another type or outside its range, or values that contradict each
+        other; one line that names the field, the value and what is allowed.
     """
 
     image_size: int
@@ -113,24 +124,19 @@ class UNetConfig:
     remat: bool = False
 
     def __post_init__(self):
-        for name in ("channel_mult", "attention_resolutions", "input_pyramid", "num_res_blocks"):
-            if isinstance(value := getattr(self, name), list):
-                object.__setattr__(self, name, tuple(value))  # lists have no hash
-        check_sizes(
-            self,
-            *("image_size", "in_channels", "channels", "num_heads", "num_groups"),
-            *("channel_mult", "num_res_blocks", "attention_resolutions"),
-        )
-        check_sizes(
-            self,
-            *("num_classes", "head_dim", "out_channels", "emb_channels"),
-            *("augment_channels", "context_channels"),
-            or_none=True,
-        )
-        if not isinstance(self.condition_channels, int) or self.condition_channels < 0:
-            raise ValueError(f"condition_channels={self.condition_channels} is below 0.")
-        if not self.channel_mult:
-            raise ValueError("channel_mult=() needs one multiple for each level.")
+        size, width = whole(), or_none(whole())
+        settle(self, image_size=size, in_channels=size, channels=size, channel_mult=each(size))
+        settle(self, num_res_blocks=either(size, each(size)), num_classes=width, out_channels=width)
+        settle(self, attention_resolutions=each(size, least=0), num_heads=size, head_dim=width)
+        settle(self, num_groups=size, emb_channels=width, augment_channels=width)
+        settle(self, condition_channels=whole(least=0), context_channels=width)
+        settle(self, dropout=real(least=0, below=1), norm_eps=real(above=0))
+        settle(self, skip_scale=real(above=0), dims=whole(1, 3))
+        settle(self, scale_shift=flag, qk_norm=flag, self_conditioning=flag, remat=flag)
+        settle(self, dtype=float_type, param_dtype=float_type)
+        settle(self, decoder_attention=one_of("all", "last"), input_pyramid=either(taps, NO_TAPS))
+        settle(self, middle=instance_of(Middle), resampling=instance_of(Resampling))
+        settle(self, noise_features=instance_of(NoiseFeatures), label=instance_of(LabelKind))
         if len(self.blocks) != len(self.channel_mult):
             raise ValueError(
                 f"num_res_blocks={self.num_res_blocks} needs to be one number or one for each of "
@@ -165,37 +171,7 @@ class UNetConfig:
                 f"context_channels={self.context_channels}, but nothing attends to it; name "
                 "attention_resolutions, or a middle with attention."
             )
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout={self.dropout} is outside [0, 1).")
-        for name in ("norm_eps", "skip_scale"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0, and finite.")
-        for name in ("dtype", "param_dtype"):
-            if getattr(self, name) not in TYPES:
-                raise ValueError(
-                    f'{name}={getattr(self, name)!r} is neither "float32" nor "bfloat16".'
-                )
-        if self.decoder_attention not in ("all", "last"):
-            raise ValueError(
-                f'decoder_attention={self.decoder_attention!r} is neither "all" nor "last".'
-            )
-        if self.dims not in (1, 2, 3):
-            raise ValueError(f"dims={self.dims} is none of 1, 2, 3.")
-        if len(self.input_pyramid) % 2 or (self.input_pyramid and not sum(self.input_pyramid)):
-            raise ValueError(
-                f"input_pyramid={self.input_pyramid} must be an even number of taps whose sum is "
-                "not 0."
-            )
-        for name, kinds in {
-            "middle": Middle,
-            "resampling": Resampling,
-            "noise_features": NoiseFeatures,
-            "label": LabelKind,
-        }.items():
-            if not isinstance(value := getattr(self, name), kinds):
-                raise ValueError(f"{name}={value!r} is no {getattr(kinds, '__name__', kinds)}.")
-        if isinstance(self.noise_features, Sinusoidal) and self.channels < 2:
-            raise ValueError("channels=1 leaves the noise level no sinusoid; use 2 or more.")
+        self.noise_features.of_width(self.channels)  # raises where they cannot be so wide
 
     @property
     def resolutions(self) -> tuple[int, ...]:
@@ -224,17 +200,3 @@ class UNetConfig:
     def heads(self, width: int) -> int:
         """Attention heads of a level that is `width` channels wide."""
         return self.num_heads if self.head_dim is None else width // self.head_dim
-
-
-def check_sizes(config: Any, *names: str, or_none: bool = False) -> None:
-    """Raises a ValueError for a field that is no whole number above 0, or tuple of such."""
-    for name in names:
-        value = getattr(config, name)
-        if value is None and or_none:
-            continue
-        for size in value if isinstance(value, tuple) else (value,):
-            if not isinstance(size, int | np.integer) or isinstance(size, bool):
-                raise ValueError(f"{name}={value!r} is no whole number.")
-            if size < 1:
-                none = "; use None for none of its own" if or_none else ""
-                raise ValueError(f"{name}={value} is below 1{none}.")

@@ -63,10 +63,14 @@ def save_diffusers(unet: UNet, folder: str | Path) -> None:
     takes -1.
 
     Raises:
-      ValueError: the network has what UNet2DModel cannot be; names the field.
+      ValueError: the network is no UNet, or has what UNet2DModel cannot be; names the field.
     """
     import safetensors.flax
 
+    if not isinstance(unet, UNet):
+        raise ValueError(
+            f"unet={type(unet).__name__} cannot be expressed by diffusers' UNet2DModel; a UNet can."
+        )
     folder = Path(folder)
     values = to_diffusers(unet.config)
     weights = {

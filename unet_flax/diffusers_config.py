@@ -6,73 +6,11 @@ Source: diffusers 0.42.1, the documented fields of UNet2DModel.
 from typing import Any
 
 from unet_flax.config import Middle, UNetConfig
-from unet_flax.embeddings import Fourier, Sinusoidal, Table
+from unet_flax.diffusers_fields import DEFAULTS, RULES
+from unet_flax.embeddings import Table
+from unet_flax.noise_features import Fourier, Sinusoidal, shift_below
 from unet_flax.resample import BOX, Residual, Strided
-
-# what diffusers takes where config.json is silent
-DEFAULTS: dict[str, Any] = dict(
-    sample_size=None,
-    in_channels=3,
-    out_channels=3,
-    center_input_sample=False,
-    time_embedding_type="positional",
-    time_embedding_dim=None,
-    freq_shift=0,
-    flip_sin_to_cos=True,
-    down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
-    mid_block_type="UNetMidBlock2D",
-    up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-    block_out_channels=(224, 448, 672, 896),
-    layers_per_block=2,
-    mid_block_scale_factor=1,
-    downsample_padding=1,
-    downsample_type="conv",
-    upsample_type="conv",
-    dropout=0.0,
-    act_fn="silu",
-    attention_head_dim=8,
-    norm_num_groups=32,
-    attn_norm_num_groups=None,
-    norm_eps=1e-5,
-    resnet_time_scale_shift="default",
-    add_attention=True,
-    class_embed_type=None,
-    num_class_embeds=None,
-    num_train_timesteps=None,
-)
-
-
-def _check_types(values: dict[str, Any]) -> None:
-    """Raises a ValueError for a value of another kind than the field's own."""
-    for name, default in DEFAULTS.items():
-        value = values[name]
-        match default:
-            case bool() | str():
-                fits = isinstance(value, type(default))
-            case int() | float() if name == "attention_head_dim":
-                fits = value is None or _is_number(value) and value >= 1
-            case int() | float():
-                fits = _is_number(value) and value >= 0
-            case tuple():
-                fits = isinstance(value, list | tuple) and len(value) > 0
-                fits = fits and all(isinstance(item, type(default[0])) for item in value)
-            case _:
-                fits = True
-        if not fits:
-            raise _refuse(name, value, f"a value like {default!r} can")
-    size = values["sample_size"]
-    sizes = list(size) if isinstance(size, list | tuple) else [size]
-    if not all(item is None or _is_number(item) and item >= 1 for item in sizes):
-        raise _refuse("sample_size", size, "a number of pixels can")
-    for name in ("layers_per_block", "norm_num_groups", "mid_block_scale_factor", "norm_eps"):
-        if not values[name] > 0:
-            raise _refuse(name, values[name], "a value above 0 can")
-    if min(values["block_out_channels"]) < 1:
-        raise _refuse("block_out_channels", values["block_out_channels"], "1 or more can")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+from unet_flax.rules import whole
 
 
 def _refuse(field: str, value: Any, allowed: str) -> ValueError:
@@ -92,31 +30,18 @@ def from_diffusers(values: dict[str, Any], image_size: int | None, dtype: str) -
         if name not in DEFAULTS and not name.startswith("_") and value is not None:
             raise _refuse(name, value, "it is no field of UNet2DModel that this knows")
     v = DEFAULTS | values
-    _check_types(v)
-    for name, allowed in {
-        "center_input_sample": (False,),
-        "mid_block_type": ("UNetMidBlock2D",),
-        "act_fn": ("silu", "swish"),
-        "resnet_time_scale_shift": ("default", "scale_shift"),
-        "time_embedding_type": ("positional", "fourier"),
-        "class_embed_type": (None,),
-        "downsample_padding": (0, 1),
-        "attn_norm_num_groups": (None, v["norm_num_groups"]),
-    }.items():
-        if v[name] not in allowed:
-            raise _refuse(name, v[name], f"{' or '.join(map(repr, allowed))} can")
-
-    if image_size is None:
-        size = v["sample_size"]
-        sizes = {size} if isinstance(size, int) or size is None else set(size)
-        if len(sizes) != 1 or None in sizes:
-            raise _refuse("sample_size", size, "images must be square; name an image_size")
-        image_size = sizes.pop()
-    assert image_size is not None
-    widths = tuple(v["block_out_channels"])
+    v |= {name: rule(name, v[name]) for name, rule in RULES.items()}
+    widths, groups = v["block_out_channels"], v["norm_num_groups"]
     for width in widths:
         if width % widths[0]:
             raise _refuse("block_out_channels", widths, "each must be a multiple of the first")
+        if width % groups:
+            raise _refuse("norm_num_groups", groups, f"a divisor of {width} can")
+    if v["attn_norm_num_groups"] not in (None, groups):
+        raise _refuse("attn_norm_num_groups", v["attn_norm_num_groups"], f"None or {groups} can")
+    if v["time_embedding_type"] == "positional":
+        shift_below(widths[0] // 2)("freq_shift", v["freq_shift"])
+    image_size = _image_size(v, image_size)
     head_dim = v["attention_head_dim"]
     for level in _attention_levels(v) + [len(widths) - 1] * bool(v["add_attention"]):
         if head_dim is not None and widths[level] % head_dim:
@@ -134,7 +59,7 @@ def from_diffusers(values: dict[str, Any], image_size: int | None, dtype: str) -
         attention_resolutions=tuple(image_size >> level for level in _attention_levels(v)),
         num_classes=num_classes,
         label=Table(has_null=False) if num_classes else Table(),
-        dropout=float(v["dropout"]),
+        dropout=v["dropout"],
         head_dim=head_dim,
         num_groups=v["norm_num_groups"],
         norm_eps=v["norm_eps"],
@@ -148,9 +73,24 @@ def from_diffusers(values: dict[str, Any], image_size: int | None, dtype: str) -
         emb_channels=v["time_embedding_dim"],
         noise_features=Fourier(scale=16.0, cos_first=False, channels=2 * widths[0])
         if is_fourier
-        else Sinusoidal(cos_first=v["flip_sin_to_cos"], shift=float(v["freq_shift"])),
+        else Sinusoidal(cos_first=v["flip_sin_to_cos"], shift=v["freq_shift"]),
         dtype=dtype,
     )
+
+
+def _image_size(v: dict[str, Any], image_size: int | None) -> int:
+    name, size = "image_size", image_size
+    if image_size is None:
+        name, size = "sample_size", v["sample_size"]
+        sizes = set(size) if isinstance(size, tuple) else {size}
+        if len(sizes) != 1 or None in sizes:
+            raise _refuse("sample_size", size, "images must be square; name an image_size")
+        size = sizes.pop()
+    factor = 2 ** (len(v["block_out_channels"]) - 1)
+    size = whole()(name, size)
+    if size % factor:
+        raise _refuse(name, size, f"a multiple of {factor} = 2**(levels - 1) can")
+    return size
 
 
 DOWN_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D")
@@ -173,9 +113,9 @@ def _attention_levels(v: dict[str, Any]) -> list[int]:
 
 
 def _resampling(v: dict[str, Any]) -> Strided | Residual:
-    def ways(kinds: list[str], attention_way: str) -> set[str]:
+    def ways(kinds: list[str], attention_way: str | None) -> set[str]:
         """How levels that are followed by another are resampled."""
-        named = {"Resn": "resnet", "Attn": attention_way}
+        named = {"Resn": "resnet", "Attn": attention_way or "conv"}
         return {named.get(kind[:4], "conv") for kind in kinds[:-1]}
 
     down = ways(list(v["down_block_types"]), v["downsample_type"])

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from unet_flax.config import TYPES, check_sizes
-from unet_flax.embeddings import Constant, check_label
+from unet_flax.embeddings import check_label
+from unet_flax.noise_features import Constant
 from unet_flax.resample import Double, Halve
+from unet_flax.rules import array_like, each, float_type, or_none, real, settle, whole
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class EDM2Config:
       largest: features are clipped to [-largest, largest] after every block.
       dtype: type in which the network computes, "float32" or "bfloat16".
     Raises:
-      ValueError: where the values contradict each other.
+      ValueError: a value of another type or outside its range, or values that contradict each
+        other; one line that names the field, the value and what is allowed.
     """
 
     image_size: int
@@ -62,21 +64,13 @@ class EDM2Config:
     dtype: str = "float32"
 
     def __post_init__(self):
-        for name in ("channel_mult", "attention_resolutions"):
-            if isinstance(value := getattr(self, name), list):
-                object.__setattr__(self, name, tuple(value))  # lists have no hash
-        check_sizes(self, "image_size", "in_channels", "channels", "channel_mult", "num_res_blocks")
-        check_sizes(self, "attention_resolutions", "head_dim")
-        check_sizes(self, "num_classes", or_none=True)
-        for name in ("label_balance", "concat_balance", "res_balance", "attention_balance"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} is outside [0, 1].")
-        if not self.largest > 0:
-            raise ValueError(f"largest={self.largest} must be above 0.")
-        if self.dtype not in TYPES:
-            raise ValueError(f'dtype={self.dtype!r} is neither "float32" nor "bfloat16".')
-        if not self.channel_mult:
-            raise ValueError("channel_mult=() needs one multiple for each level.")
+        size, share = whole(), real(least=0, most=1)
+        settle(self, image_size=size, in_channels=size, channels=size, channel_mult=each(size))
+        settle(self, num_res_blocks=size, attention_resolutions=each(size, least=0), head_dim=size)
+        settle(self, num_classes=or_none(size), dropout=real(least=0, below=1))
+        settle(self, label_balance=share, concat_balance=share)
+        settle(self, res_balance=share, attention_balance=share)
+        settle(self, largest=real(above=0), dtype=float_type)
         factor = 2 ** (len(self.channel_mult) - 1)
         if self.image_size % factor:
             raise ValueError(
@@ -92,8 +86,6 @@ class EDM2Config:
         for width in (*attending, self.widths[-1]):  # the middle attends
             if width % self.head_dim:
                 raise ValueError(f"head_dim={self.head_dim} does not divide the width {width}.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout={self.dropout} is outside [0, 1).")
 
     @property
     def resolutions(self) -> tuple[int, ...]:
@@ -344,6 +336,8 @@ class EDM2UNet(nnx.Module):
         """
         config = self.config
         size = config.image_size
+        x, c_noise = array_like("x", x), array_like("c_noise", c_noise)
+        label = or_none(array_like)("label", label)
         if x.shape[1:] != (size, size, config.in_channels):
             raise ValueError(
                 f"images of (height, width, channels) {x.shape[1:]} do not fit this network, "

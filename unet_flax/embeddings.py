@@ -5,7 +5,7 @@ embedding = linear_out(silu(linear_in(features))) + label, where it enters here
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,125 +15,10 @@ from flax import nnx
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from unet_flax.noise_features import NoiseFeatures, Sinusoidal
+from unet_flax.rules import flag, settle
+
 INIT = nnx.initializers.xavier_uniform()
-
-
-class Constant(nnx.Variable):
-    """Saved with the weights, never trained: its gradient is zero (mind weight decay)."""
-
-
-def sinusoidal(
-    c_noise: Float[Array, "B"],
-    channels: int,
-    *,
-    cos_first: bool = False,
-    shift: float = 1.0,
-    max_period: float = 10_000.0,
-) -> Float[Array, "B channels"]:
-    """Sines and cosines of the noise level, at frequencies falling geometrically from 1.
-
-    embedding = sin(c_noise * f) || cos(c_noise * f),  f_i = max_period ** (-i / (half - shift))
-
-    Args:
-      c_noise: the noise level as the preconditioning states it, such as DDPM's timestep 0..999.
-      channels: width of the embedding, 2 or more; an odd width ends in one zero.
-      cos_first: whether the cosines stand before the sines, as in OpenAI's networks.
-      shift: 1 puts the last frequency at exactly 1 / max_period (DDPM), 0 one step above (OpenAI).
-      max_period: the lowest frequency is about 1 / max_period.
-    Source: Ho et al. 2020, arXiv:2006.11239, appendix B (Vaswani et al. 2017, section 3.5, with
-      sines and cosines side by side).
-    """
-    half = channels // 2
-    exponents = np.arange(half, dtype=np.float64) / max(half - shift, 1)
-    frequencies = (max_period**-exponents).astype(np.float32)
-    angles = c_noise.astype(jnp.float32)[:, None] * frequencies[None, :]
-    sides = [jnp.sin(angles), jnp.cos(angles)]
-    embedding = jnp.concatenate(sides[::-1] if cos_first else sides, axis=-1)
-    return jnp.pad(embedding, ((0, 0), (0, channels % 2)))
-
-
-@dataclass(frozen=True)
-class Sinusoidal:
-    """Noise features by `sinusoidal`.
-
-    Attributes:
-      cos_first, shift, max_period: see `sinusoidal`.
-      channels: their number, or None for the width of the network's first level.
-    """
-
-    cos_first: bool = False
-    shift: float = 1.0
-    max_period: float = 10_000.0
-    channels: int | None = None
-
-    def __post_init__(self):
-        if self.channels is not None and self.channels < 2:
-            raise ValueError(f"channels={self.channels} of the sinusoids must be 2 or more.")
-        if not 1 < self.max_period < float("inf"):
-            raise ValueError(f"max_period={self.max_period} of the sinusoids must be above 1.")
-
-    def make(self, channels: int, **rngs_and_types: Any) -> "Sinusoidal":
-        """The features as a function of c_noise, `channels` wide unless they say themselves."""
-        return replace(self, channels=self.channels or channels)
-
-    def __call__(self, c_noise: Float[Array, "B"]) -> Float[Array, "B F"]:
-        assert self.channels is not None
-        return sinusoidal(
-            c_noise,
-            self.channels,
-            cos_first=self.cos_first,
-            shift=self.shift,
-            max_period=self.max_period,
-        )
-
-
-@dataclass(frozen=True)
-class Fourier:
-    """Noise features at random frequencies: sin(2 pi w c_noise) || cos(2 pi w c_noise).
-
-    The frequencies w ~ N(0, scale^2) are drawn with the weights, saved with them, never trained.
-
-    Attributes:
-      scale: standard deviation of the frequencies, in cycles per unit of c_noise; > 0.
-      cos_first: whether the cosines stand before the sines.
-      channels: number of features, even, or None for the width of the network's first level.
-    Source: Tancik et al. 2020, arXiv:2006.10739; for noise levels Song et al. 2021,
-      arXiv:2011.13456, appendix H.
-    """
-
-    scale: float = 16.0
-    cos_first: bool = False
-    channels: int | None = None
-
-    def __post_init__(self):
-        if self.scale <= 0:
-            raise ValueError(f"scale={self.scale} of the Fourier features must be above 0.")
-        if self.channels is not None and (self.channels < 2 or self.channels % 2):
-            raise ValueError(
-                f"channels={self.channels} of the Fourier features must be even, 2 or more."
-            )
-
-    def make(self, channels: int, *, rngs: nnx.Rngs, **types: Any) -> "FourierFeatures":
-        """The features as a module, `channels` wide unless they say themselves."""
-        return FourierFeatures(replace(self, channels=self.channels or channels), rngs=rngs)
-
-
-class FourierFeatures(nnx.Module):
-    """See `Fourier`."""
-
-    def __init__(self, settings: Fourier, *, rngs: nnx.Rngs):
-        assert settings.channels is not None
-        self.settings = settings
-        self.channels = settings.channels
-        self.frequencies = Constant(
-            settings.scale * jax.random.normal(rngs.params(), (settings.channels // 2,))
-        )
-
-    def __call__(self, c_noise: Float[Array, "B"]) -> Float[Array, "B F"]:
-        frequencies = jax.lax.stop_gradient(self.frequencies[...].astype(jnp.float32))
-        angles = 2 * jnp.pi * c_noise.astype(jnp.float32)[:, None] * frequencies[None, :]
-        sides = [jnp.cos(angles), jnp.sin(angles)]
-        return jnp.concatenate(sides if self.settings.cos_first else sides[::-1], axis=-1)
 
 
 class LabelEmbedding(nnx.Module):
@@ -227,6 +112,9 @@ class Table:
 
     has_null: bool = True
 
+    def __post_init__(self):
+        settle(self, has_null=flag)
+
     def make(
         self, num_classes: int, features: int, embedding: int, **rngs_and_types: Any
     ) -> tuple[Callable, Callable]:
@@ -248,7 +136,6 @@ class OneHot:
         return OneHotLabel(num_classes, features, **rngs_and_types), nothing
 
 
-NoiseFeatures = Sinusoidal | Fourier
 LabelKind = Table | OneHot
 
 

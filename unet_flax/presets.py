@@ -4,7 +4,8 @@ import math
 
 from unet_flax.config import UNetConfig
 from unet_flax.edm2 import EDM2Config
-from unet_flax.embeddings import Fourier, OneHot, Sinusoidal, Table
+from unet_flax.embeddings import OneHot, Table
+from unet_flax.noise_features import Fourier, Sinusoidal
 from unet_flax.resample import Residual, Strided
 
 ROOT_HALF = math.sqrt(0.5)

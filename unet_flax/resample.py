@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from unet_flax.blocks import conv, identity
+from unet_flax.rules import flag, one_of, settle, taps
 
 BOX = (1.0, 1.0)
 """Taps of the plainest filter: the mean of two neighbours, and each pixel twice."""
@@ -198,6 +199,9 @@ class Strided:
 
     symmetric: bool = False
 
+    def __post_init__(self):
+        settle(self, symmetric=flag)
+
     def down(self, channels: int, res_block: Callable, **settings: Any) -> Downsample:
         return Downsample(channels, symmetric=self.symmetric, **settings)
 
@@ -227,8 +231,7 @@ class Resize:
     method: str = "bilinear"
 
     def __post_init__(self):
-        if self.method not in (allowed := ("bilinear", "nearest", "cubic", "lanczos3", "lanczos5")):
-            raise ValueError(f"method={self.method!r} of Resize is none of {', '.join(allowed)}.")
+        settle(self, method=one_of("bilinear", "nearest", "cubic", "lanczos3", "lanczos5"))
 
     def down(self, channels: int, res_block: Callable, **settings: Any) -> Resample:
         shrink = Interpolate(0.5, self.method)
@@ -254,8 +257,7 @@ class Residual:
     projects_skip: bool = False
 
     def __post_init__(self):
-        if len(self.taps) < 2 or len(self.taps) % 2 or sum(self.taps) == 0:
-            raise ValueError(f"taps={self.taps} must be an even number of them, with a sum not 0.")
+        settle(self, taps=taps, projects_skip=flag)
 
     def down(self, channels: int, res_block: Callable, **settings: Any) -> nnx.Module:
         halve = Halve(self.taps)

@@ -23,6 +23,7 @@ from unet_flax.blocks import GroupNorm, ResBlock, conv
 from unet_flax.config import UNetConfig
 from unet_flax.embeddings import Embedding, check_label
 from unet_flax.resample import InputPyramid
+from unet_flax.rules import array_like, or_none
 
 
 class Stage(nnx.Module):
@@ -264,10 +265,10 @@ def _keys(dropout_key: Key[Array, ""] | None) -> Iterator[Key[Array, ""] | None]
         block += 1
 
 
-def check_call(
-    config: UNetConfig, x: Array, c_noise: Array, given: dict[str, Array | None]
-) -> None:
-    """Raises a ValueError where what is given does not fit the configuration."""
+def check_call(config: UNetConfig, x: Any, c_noise: Any, given: dict[str, Any]) -> None:
+    """Raises a ValueError where what is given is no array or does not fit the configuration."""
+    x, c_noise = array_like("x", x), array_like("c_noise", c_noise)
+    given = {name: or_none(array_like)(name, value) for name, value in given.items()}
     spatial = (config.image_size,) * config.dims
     if x.shape[1:] != (*spatial, config.in_channels):
         raise ValueError(
@@ -275,7 +276,7 @@ def check_call(
             f"{(*spatial, config.in_channels)}; set image_size and in_channels in its UNetConfig."
         )
     batch, context = x.shape[0], given["context"]
-    tokens = None if context is None else context.shape[1]
+    tokens = None if context is None or context.ndim < 2 else context.shape[1]
     fields: dict[str, tuple[str, Any, tuple[int | None, ...]]] = {
         "label": ("num_classes", config.num_classes, ()),
         "augment_label": ("augment_channels", config.augment_channels, (config.augment_channels,)),
