@@ -58,6 +58,18 @@ def test_group_norm_equals_its_formula_forward_and_gradient(x, groups):
         np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("ratio", [0, 1, 10, 100, 1000])
+@pytest.mark.parametrize("size", [8, 32])
+def test_group_norms_error_grows_as_the_square_of_mean_over_std(size, ratio):
+    x = (ratio + np.random.default_rng(0).standard_normal((4, size, size, 64))).astype(np.float32)
+    groups = x.astype(np.float64).reshape(4, size * size, 16, 4)
+    mean, var = groups.mean((1, 3), keepdims=True), groups.var((1, 3), keepdims=True)
+    expected = ((groups - mean) / np.sqrt(var + 1e-6)).reshape(x.shape)
+    error = np.abs(GroupNorm(64, 16)(jnp.asarray(x)) - expected).max()
+    # float32 rounds E[x^2] = (1 + r^2) var by 6e-8 of it, and the sums before it some times over
+    assert error < 1e-6 * (1 + ratio**2)
+
+
 def test_group_norm_of_a_constant_image_is_finite():
     out = GroupNorm(8, 2)(jnp.full((1, 4, 4, 8), 1000.0))
     assert jnp.isfinite(out).all()

@@ -42,8 +42,11 @@ class GroupNorm(nnx.Module):
     y = (x - mean) / sqrt(var + eps) * scale + bias
 
     Mean, 1/std, scale and bias are folded into one multiply-add per channel. Statistics are
-    float32 whatever the compute type, and var = E[x^2] - E[x]^2: exact to about 1e-7 of the mean
-    square, which is ample for features whose mean does not dwarf their spread.
+    float32 whatever the compute type, and var = E[x^2] - E[x]^2, which cancels where the mean is
+    large. Against float64, on normal features whose mean is r standard deviations, y is wrong by at
+    most 1e-6 at r = 0 and 1, 6e-5 at 10, 6e-3 at 100 and 0.4 at 1000: about 6e-7 r^2. From
+    r = 2000 or so nothing of the variance is left, and y is as large as 1/sqrt(eps). Centre such
+    features first.
 
     Args:
       channels: C of the input; a multiple of num_groups.
