@@ -66,6 +66,20 @@ MEMBERS = {
         middle=Middle(attention=False),
     ),
 }
+MEMBERS["everything"] = dict(
+    MEMBERS["ncsnpp"],
+    scale_shift=True,
+    context_channels=6,
+    qk_norm=True,
+    num_heads=2,
+    condition_channels=1,
+    self_conditioning=True,
+    middle=Middle(skip_scale=1.0),
+    emb_channels=12,
+    out_channels=3,
+    dropout=0.1,
+    remat=True,
+)
 CONFIGS = {name: dataclasses.replace(PLAIN, **changes) for name, changes in MEMBERS.items()}
 CONFIGS["edm2"] = EDM2Config(
     8,
@@ -114,6 +128,7 @@ class Member:
         self.config = config
         network, self.params = unet_flax.functional(drawn(abstract(config)))
         self.args, self.told = inputs(config)
+        self.network = jax.jit(network)
 
         def value(params, args, told):
             y = network(params, *args, **told)
@@ -166,6 +181,47 @@ def test_bfloat16_agrees_with_float32(member):
     assert got.dtype == jnp.float32
     # bfloat16 keeps 8 bits: each layer rounds by up to 2**-9, which add up over some 20 layers
     assert jnp.linalg.norm(got - y) / jnp.linalg.norm(y) < 2e-2
+
+
+@pytest.fixture(scope="module", params=["everything", "edm2"])
+def rich(request):
+    return Member(CONFIGS[request.param])
+
+
+def test_it_can_be_exported_for_any_batch_size(rich):
+    B = jax.export.symbolic_shape("B")[0]
+
+    def abstract_batch(leaf):
+        return jax.ShapeDtypeStruct((B, *leaf.shape[1:]), leaf.dtype)
+
+    args, told = jax.tree.map(abstract_batch, (rich.args, rich.told))
+    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), rich.params)
+    exported = jax.export.export(rich.network)(params, *args, **told)
+    read = jax.export.deserialize(exported.serialize())
+    y = rich.output(rich.params, rich.args, rich.told)
+    for part in (slice(1), slice(1, 4)):
+        args, told = jax.tree.map(lambda leaf, part=part: leaf[part], (rich.args, rich.told))
+        got = read.call(rich.params, *args, **told)
+        np.testing.assert_allclose(got, y[part], rtol=1e-4, atol=1e-4 * np.abs(y).max())
+
+
+@pytest.mark.parametrize("graph_mode", [True, False])
+def test_both_graph_modes_of_flax_give_the_same(rich, graph_mode):
+    expected = rich.value_and_grad(rich.params, rich.args, rich.told)
+    with nnx.set_graph_mode(graph_mode):
+        network, shapes = unet_flax.functional(abstract(rich.config))
+        assert jax.tree.structure(shapes) == jax.tree.structure(rich.params)
+
+        def value(params):
+            y = network(params, *rich.args, **rich.told)
+            return jnp.square(y).sum(), y
+
+        got = jax.jit(jax.value_and_grad(value, has_aux=True))(rich.params)
+    scale = np.abs(expected[0][1]).max()
+    np.testing.assert_allclose(got[0][1], expected[0][1], rtol=1e-4, atol=1e-4 * scale)
+    for a, b in zip(*map(jax.tree.leaves, (got[1], expected[1])), strict=True):
+        # where a gradient is zero but for rounding, the largest of all sets the scale
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * scale)
 
 
 def test_blocks_computed_again_give_the_same_gradient():

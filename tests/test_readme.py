@@ -1,20 +1,55 @@
 """What the README shows works as it stands there."""
 
+import contextlib
 import re
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
-def test_the_readmes_snippets_run_one_after_the_other(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    for snippet in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
-        exec(snippet, names)
-    assert names["nnx_loss"][2] < names["nnx_loss"][0]
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The names that the snippets leave, run one after the other, and the folder they ran in."""
+    names, folder = {}, tmp_path_factory.mktemp("readme")
+    with contextlib.chdir(folder):
+        for snippet in SNIPPETS:
+            exec(snippet, names)
+    return names, folder
+
+
+def test_the_readmes_snippets_run_one_after_the_other(ran):
+    names, folder = ran
     assert names["logits"].shape == (1, 32, 32, 2)
     assert names["x_0"].shape == (4, 8, 8, 3)
-    assert (tmp_path / "folder" / "config.json").exists()
+    assert (folder / "folder" / "config.json").exists()
+
+
+def test_reuse_takes_ten_lines_in_nnx_in_linen_and_in_plain_jax():
+    for name in ("nnx_step", "linen_step", "jax_step"):
+        (snippet,) = (snippet for snippet in SNIPPETS if f"def {name}(" in snippet)
+        assert len(snippet.splitlines()) <= 10
+
+
+def test_training_lowers_the_loss_in_nnx_in_linen_and_in_plain_jax(ran):
+    names, _ = ran
+    losses = {"nnx_step": [float(loss) for loss in names["nnx_loss"]]}
+    starts = {
+        "linen_step": (names["linen_params"], names["linen_loss"]),
+        "jax_step": (names["params"], names["jax_loss"]),
+    }
+    for name, (params, first) in starts.items():
+        losses[name] = [float(first)]
+        for _ in range(3):
+            params, loss = names[name](params)
+            losses[name].append(float(loss))
+    for name, values in losses.items():
+        assert np.isfinite(values).all() and values[-1] < values[0], name
 
 
 def test_the_readme_opens_with_the_demo_and_the_tests():

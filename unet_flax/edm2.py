@@ -350,7 +350,9 @@ class EDM2UNet(nnx.Module):
         emb = self.noise_proj(self.noise_features(c_noise))
         if config.num_classes is not None:
             check_label(label, config.num_classes, has_null=True)
-            emb = mp_sum(emb, self._label(label, x.shape[0]), config.label_balance)
+            if label is None:
+                label = jnp.full(x.shape[:1], -1, jnp.int32)
+            emb = mp_sum(emb, self._label(label), config.label_balance)
         elif label is not None:
             raise ValueError(
                 "label is given to a network that knows none; set num_classes in its EDM2Config."
@@ -379,11 +381,9 @@ class EDM2UNet(nnx.Module):
                 h = run(block, mp_concat(h, skips.pop(), config.concat_balance))
         return self.conv_out(h, self.out_gain[...]).astype(jnp.float32)
 
-    def _label(self, label: Array | None, batch_size: int) -> Float[Array, "B E"]:
+    def _label(self, label: Int[Array, "B"]) -> Float[Array, "B E"]:
         num_classes = self.config.num_classes
         assert num_classes is not None
-        if label is None:
-            label = jnp.full(batch_size, -1, jnp.int32)
         one_hot = jax.nn.one_hot(label, num_classes) * math.sqrt(num_classes)
         is_known = (label >= -1) & (label < num_classes)
         return jnp.where(is_known[:, None], self.label_proj(one_hot), jnp.nan)
