@@ -1,5 +1,8 @@
 """Laws of the U-Net of 2015."""
 
+import re
+import textwrap
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,7 @@ import optax
 import pytest
 from flax import nnx
 
-from unet_flax import ClassicUNet, Classifier, DownBlock, Encoder, UpBlock
+from unet_flax import ClassicUNet, Classifier, DownBlock, Encoder, UpBlock, classic
 
 
 def shape_of(module, *args):
@@ -118,6 +121,33 @@ def test_training_moves_the_running_statistics_and_evaluation_does_not(trained):
         np.testing.assert_array_equal(a, b)
     # at evaluation an image does not depend on the others of its batch
     np.testing.assert_allclose(trained(image[:1]), trained(image)[:1], atol=1e-4)
+
+
+def test_the_docstrings_recipe_under_jax_jit_is_the_step_of_nnx():
+    image, mask = discs(jax.random.key(3))
+    unet = ClassicUNet(1, 1, channels=4, depth=2, rngs=nnx.Rngs(0))
+    unet.train()
+    recipe = re.findall(r"(?:^    .*\n|^\n)+", classic.__doc__, re.MULTILINE)[-1]
+    assert "nnx.merge" in recipe
+    names = dict(jax=jax, jnp=jnp, nnx=nnx, unet=unet, image=image, mask=mask)
+    exec(textwrap.dedent(recipe), names)
+    before = jax.tree.map(jnp.copy, nnx.state(unet, nnx.BatchStat))
+
+    @nnx.jit
+    def value_and_grad(unet):
+        return nnx.value_and_grad(lambda unet: jnp.mean((unet(image) - mask) ** 2))(unet)
+
+    value, grads = value_and_grad(unet)
+    after = nnx.state(unet, nnx.BatchStat)
+    moved = zip(*map(jax.tree.leaves, (before, after)), strict=True)
+    assert all(jnp.abs(a - b).max() > 0 for a, b in moved)
+    for ours, expected in (
+        (names["value"], value),
+        (names["grads"], grads),
+        (names["batch_stats"], after),
+    ):
+        for a, b in zip(*map(jax.tree.leaves, (ours, expected)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_images_that_cannot_be_halved_so_often_are_refused():

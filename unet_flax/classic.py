@@ -12,8 +12,11 @@ nnx.jit the updates come back by themselves; under jax.jit split them off and re
 
     def loss(params, batch_stats, image, mask):
         unet = nnx.merge(graph, params, batch_stats, copy=True)
-        ...
+        value = jnp.mean((unet(image) - mask) ** 2)
         return value, nnx.state(unet, nnx.BatchStat)
+
+    value_and_grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, batch_stats), grads = value_and_grad(params, batch_stats, image, mask)
 
 Source: Ronneberger et al. 2015, arXiv:1505.04597. Deviations: convolutions keep the size instead of
 losing their border, and batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) stands after
