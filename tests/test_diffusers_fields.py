@@ -50,3 +50,10 @@ def test_what_is_wrong_in_a_folder_of_diffusers_is_named_as_there(field, value):
     with pytest.raises(ValueError) as error:
         from_diffusers(VALUES | {field: value}, None, "float32")
     assert str(error.value).startswith(f"{field}=") and "\n" not in str(error.value)
+
+
+def test_levels_with_attention_are_resampled_by_convolutions_where_nothing_is_said():
+    silent = dict(downsample_type=None, upsample_type=None)
+    said = dict(downsample_type="conv", upsample_type="conv")
+    configs = [from_diffusers(VALUES | types, None, "float32") for types in (silent, said)]
+    assert configs[0] == configs[1]

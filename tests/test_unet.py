@@ -192,6 +192,7 @@ def abstract(**changes):
         ({"context_channels": 4}, {"context": (1, 2, 4), "context_mask": (1, 3)}, "context_mask"),
         ({"context_channels": 4}, {"context": (1, 2, 4), "context_mask": (1, 2)}, "no token"),
         ({"context_channels": 4}, {"context": (2, 2, 4)}, r"takes \(1, 2, 4\)"),
+        ({"context_channels": 4}, {"context": (1,)}, r"context of shape \(1,\) does not fit"),
         ({}, {"label": (2,)}, r"takes \(1,\)"),
         ({"dims": 1}, {}, r"takes \(8, 2\)"),
     ],

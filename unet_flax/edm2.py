@@ -40,7 +40,7 @@ class EDM2Config:
       dropout: rate in [0, 1), in training only.
       label_balance, concat_balance, res_balance, attention_balance: share of the second of two
         parts in a sum or concatenation, in [0, 1].
-      largest: features are clipped to [-largest, largest] after every block.
+      largest: features are clipped to [-largest, largest] after every block; finite.
       dtype: type in which the network computes, "float32" or "bfloat16".
     Raises:
       ValueError: a value of another type or outside its range, or values that contradict each

@@ -276,7 +276,7 @@ def check_call(config: UNetConfig, x: Any, c_noise: Any, given: dict[str, Any]) 
             f"{(*spatial, config.in_channels)}; set image_size and in_channels in its UNetConfig."
         )
     batch, context = x.shape[0], given["context"]
-    tokens = None if context is None or context.ndim < 2 else context.shape[1]
+    tokens = None if context is None or len(context.shape) < 2 else context.shape[1]
     fields: dict[str, tuple[str, Any, tuple[int | None, ...]]] = {
         "label": ("num_classes", config.num_classes, ()),
         "augment_label": ("augment_channels", config.augment_channels, (config.augment_channels,)),
