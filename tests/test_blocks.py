@@ -16,6 +16,7 @@ from unet_flax import (
     Upsample,
     sinusoidal,
 )
+from unet_flax.blocks import dropout
 from unet_flax.embeddings import OneHotLabel
 from unet_flax.resample import BOX, Double, Halve, InputPyramid
 
@@ -241,3 +242,25 @@ def test_a_pyramids_convolution_reaches_as_far_as_its_filter(x):
     h = jax.lax.conv_general_dilated(wide, kernel, (1, 1), "VALID", dimension_numbers=numbers)
     expected = plain_filter(h, TAPS[1], stride=2, padding=0)
     np.testing.assert_allclose(pyramid(x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.999])
+@pytest.mark.parametrize("channels", [1, 7, 64])
+def test_dropout_zeroes_its_share_and_keeps_the_mean(rate, channels):
+    ones = jnp.ones((40_000 // channels, channels))
+    y, back = jax.vjp(lambda x: dropout(x, rate, jax.random.key(0)), ones)
+    np.testing.assert_allclose(y[y != 0], 1 / (1 - rate), rtol=0.01)  # the rate is rounded
+    spread = np.sqrt(rate * (1 - rate) / y.size)
+    assert abs((y == 0).mean() - rate) < 4 * spread
+    np.testing.assert_array_equal(back(ones)[0], y)  # the gradient has the same mask
+
+
+def test_dropouts_two_values_to_a_word_have_nothing_in_common():
+    y = dropout(jnp.ones((20_000, 2)), 0.5, jax.random.key(1)) - 1
+    assert abs((y[:, 0] * y[:, 1]).mean()) < 4 / np.sqrt(20_000)
+
+
+def test_without_a_key_or_a_rate_nothing_is_dropped(x):
+    np.testing.assert_array_equal(dropout(x, 0.3, None), x)
+    np.testing.assert_array_equal(dropout(x, 0.0, jax.random.key(0)), x)
+    assert dropout(x.astype(jnp.bfloat16), 0.3, jax.random.key(0)).dtype == jnp.bfloat16

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from unet_flax.blocks import dropout
 from unet_flax.embeddings import check_label
 from unet_flax.noise_features import Constant
 from unet_flax.resample import Double, Halve
@@ -188,13 +189,13 @@ class Branch(nnx.Module):
         self.conv_in = MPConv(in_channels, out_channels, 3, rngs=rngs)
         self.emb_proj = MPConv(emb, out_channels, 1, rngs=rngs)
         self.emb_gain = nnx.Param(jnp.zeros(()))
-        self.dropout = nnx.Dropout(config.dropout)
+        self.dropout_rate = config.dropout
         self.conv_out = MPConv(out_channels, out_channels, 3, rngs=rngs)
 
     def __call__(self, x: Array, emb: Array, dropout_key: Array | None) -> Array:
         scale = self.emb_proj(emb, self.emb_gain[...]) + 1
         h = mp_silu(self.conv_in(mp_silu(x)) * scale[:, None, None, :].astype(x.dtype))
-        h = self.dropout(h, deterministic=dropout_key is None, rngs=dropout_key)
+        h = dropout(h, self.dropout_rate, dropout_key)
         return self.conv_out(h)
 
 
