@@ -7,19 +7,16 @@ each checkpoint goes a fingerprint of its arrays, so a damaged one is noticed an
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
-from diffusion import hosts
+from diffusion import fingerprint, packing
 from diffusion.training import TrainState
 
 AVERAGE = "ema"  # stored apart from the rest, as sampling needs nothing else
@@ -63,11 +60,10 @@ class Checkpoints:
         Raises:
           SaveError: this save cannot begin, or the one before it has failed meanwhile.
         """
-        items = _items(state)
-        marks = {
-            name: {"layout": _layout(item), "bytes": _fingerprint(item)}
-            for name, item in items.items()
-        }
+        items: dict[str, Any] = {}
+        marks = {}
+        for name, item in _items(state).items():
+            items[name], marks[name] = _for_disk(item)
         with self._told():
             self._manager.save(
                 int(state.step),
@@ -139,6 +135,19 @@ def _items(state: TrainState) -> dict[str, Any]:
     return {AVERAGE: training.pop("ema"), TRAINING: training}
 
 
+def _for_disk(item: Any) -> tuple[Any, dict[str, Any]]:
+    """What is written of an item, and what is noted beside it.
+
+    Stacks where this host holds all of it; the arrays themselves where they are cut among hosts,
+    each of which writes its own parts.
+    """
+    mark = {"layout": fingerprint.layout(item)}
+    if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(item)):
+        stacks = packing.pack(item)
+        return stacks, mark | {"packed": True, "bytes": fingerprint.of_host(stacks)}
+    return item, mark | {"packed": False, "bytes": fingerprint.of_devices(item)}
+
+
 def _existing(run_dir: Path, step: int | None) -> int:
     found = steps(run_dir)
     if not found:
@@ -154,17 +163,16 @@ def _existing(run_dir: Path, step: int | None) -> int:
 def _read(run_dir: Path, targets: dict[str, Any], step: int | None) -> dict[str, Any]:
     step = _existing(run_dir, step)
     folder = Path(run_dir).absolute() / "checkpoints"
-    args = {name: ocp.args.StandardRestore(item) for name, item in targets.items()}
     read = None
     try:
         with ocp.CheckpointManager(folder) as manager:
             only_marks = ocp.args.Composite(**{FINGERPRINT: ocp.args.JsonRestore()})
             marks = manager.restore(step, args=only_marks)[FINGERPRINT]
-            if all(marks[name]["layout"] == _layout(item) for name, item in targets.items()):
-                read = manager.restore(step, args=ocp.args.Composite(**args))
-                for name in targets:
-                    if _fingerprint(read[name]) != marks[name]["bytes"]:
-                        raise ValueError(f"{name} is not what was saved")
+            if all(marks[name]["layout"] == fingerprint.layout(targets[name]) for name in targets):
+                read = {
+                    name: _from_disk(manager, step, name, target, marks[name])
+                    for name, target in targets.items()
+                }
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # damage shows as whatever the reader stumbles over
@@ -174,7 +182,19 @@ def _read(run_dir: Path, targets: dict[str, Any], step: int | None) -> dict[str,
             f"checkpoint {folder / str(step)} is of another network or optimiser than config.json "
             "beside it describes; was that file edited?"
         )
-    return {name: read[name] for name in targets}
+    return read
+
+
+def _from_disk(
+    manager: ocp.CheckpointManager, step: int, name: str, target: Any, mark: dict[str, Any]
+) -> Any:
+    on_disk = packing.empty_stacks(target) if mark["packed"] else target
+    args = ocp.args.Composite(**{name: ocp.args.StandardRestore(on_disk)})
+    read = manager.restore(step, args=args)[name]
+    found = fingerprint.of_host(read) if mark["packed"] else fingerprint.of_devices(read)
+    if found != mark["bytes"]:
+        raise ValueError(f"{name} is not what was saved")
+    return packing.unpack(read, target) if mark["packed"] else read
 
 
 def _damaged(run_dir: Path, step: int, error: Exception) -> str:
@@ -187,58 +207,6 @@ def _damaged(run_dir: Path, step: int, error: Exception) -> str:
         else "there is none before it; remove the run's folder to train anew."
     )
     return f"checkpoint {Path(run_dir) / 'checkpoints' / str(step)} is damaged ({reason}); {advice}"
-
-
-def _layout(tree: Any) -> int:
-    """CRC-32 over names, shapes and types of all arrays."""
-    leaves = [
-        (jax.tree_util.keystr(path), tuple(leaf.shape), str(leaf.dtype))
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    ]
-    return zlib.crc32(repr(leaves).encode())
-
-
-def _fingerprint(tree: Any) -> int:
-    """CRC-32 over a sum for each array, in turn; the same however the arrays are cut."""
-    parts = [_parts(leaf) for leaf in jax.tree.leaves(tree)]
-    for part in itertools.chain.from_iterable(parts):
-        part.data.copy_to_host_async()
-    here = [
-        np.sum([_weighted_sum(np.asarray(part.data), _origin(part)) for part in some], dtype="u4")
-        for some in parts
-    ]
-    return zlib.crc32(hosts.total(np.array(here, np.uint32)).tobytes())
-
-
-def _parts(array: jax.Array) -> list[Any]:
-    """The parts of an array that this host holds, each part once over all hosts."""
-    return [part for part in array.addressable_shards if part.replica_id == 0]
-
-
-def _origin(part: Any) -> list[int]:
-    """Where the part begins in the whole array, along each axis."""
-    return [span.start or 0 for span in part.index]
-
-
-def _weighted_sum(part: np.ndarray, origin: list[int]) -> int:
-    """Sum of an array's bits, each number times an odd one that depends on its place, mod 2^32.
-
-    Odd, so that no single changed bit can leave the sum as it is. In NumPy, for compiling a sum for
-    each shape of a network takes seconds.
-
-    Args:
-      part: of the array, which begins at `origin`.
-    """
-    size = min(part.dtype.itemsize, 4)  # numbers of 64 bits are two of 32
-    bits = (
-        np.ascontiguousarray(part).reshape(*part.shape, 1).view(f"u{size}").astype("u4", copy=False)
-    )
-    for axis in reversed(range(bits.ndim)):
-        first = origin[axis] if axis < part.ndim else 0
-        place = np.arange(first, first + bits.shape[axis], dtype=np.uint32)
-        place = (place + np.uint32(1 + axis)) * np.uint32(0x9E3779B1)
-        bits = np.einsum("...i,i->...", bits, (place ^ (place >> 15)) | np.uint32(1))
-    return int(bits)
 
 
 def write_config(run_dir: Path, config: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import diffusion as dm
-from diffusion import checkpoint
+from diffusion import checkpoint, fingerprint, packing
 
 OPTIMIZER, EMA = optax.adam(1e-3), dm.EMA()
 
@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_offered(run_dir, 
 def test_the_sum_of_an_arrays_bits_notices_every_bit_and_not_how_it_is_cut(shape, dtype):
     rng = np.random.default_rng(0)
     whole = np.asarray(3 * rng.standard_normal(shape)).astype(jnp.dtype(dtype))
-    sum_of = checkpoint._weighted_sum
+    sum_of = fingerprint.weighted_sum
     right = sum_of(whole, [0] * whole.ndim)
     for bit in range(8 * whole.nbytes if dtype != "bool" else 0):
         changed = np.frombuffer(whole.tobytes(), np.uint8).copy()
@@ -113,6 +113,19 @@ def test_the_sum_of_an_arrays_bits_notices_every_bit_and_not_how_it_is_cut(shape
         origin = [first.shape[axis] if other == axis else 0 for other in range(whole.ndim)]
         parts = [sum_of(first, [0] * whole.ndim), sum_of(second, origin)]
         assert np.sum(parts, dtype=np.uint32) == right
+
+
+def test_arrays_of_one_type_and_shape_are_one_array_on_disk(run_dir):
+    stacks = packing.pack(make_state(30))
+    assert {name: len(stack) for name, stack in stacks.items()} == {
+        "int32_scalar": 2,  # the step, and the optimiser's own count
+        "float32_64x64": 4,  # weights, two moments and the average
+        "float32_3": 4,
+        "float32_4": 3,  # the learned balance has no average
+    }
+    shapes = jax.tree.map(lambda a: (a.shape, str(a.dtype)), stacks)
+    assert shapes == jax.tree.map(lambda a: (a.shape, str(a.dtype)), packing.empty_stacks(target()))
+    assert_equal(packing.unpack(stacks, target()), make_state(30))
 
 
 def test_a_folder_without_a_checkpoint_is_named(tmp_path):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-RIM = {"checkpoint.py", "feed.py", "hardware.py", "hosts.py", "images.py", "journal.py"}
-RIM |= {"tracker.py"}
+RIM = {f"{name}.py" for name in "checkpoint feed fingerprint hardware hosts images".split()}
+RIM |= {f"{name}.py" for name in "journal packing tracker".split()}
 
 
 def imported(path):
