@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.installed
 RUN := $(VENV)/bin/python
+BENCH := .venv-bench
+MEASURE := $(BENCH)/bin/python -m benchmarks.
+OUT := --json .cache/bench
 
-.PHONY: demo test test-slow lint format bench lock clean
+.PHONY: demo test test-slow lint format bench bench-gpu lock clean
 
 demo: $(READY)  ## train on digits, draw them, and say how good they are (about four minutes)
 	$(RUN) train.py digits
@@ -25,8 +28,32 @@ format: $(READY)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: $(READY)  ## train.py's loop against the bare step
-	$(RUN) -m benchmarks.loop
+bench: $(BENCH)/.installed  ## this CPU, also against PyTorch, within ten minutes; figures in .cache/bench
+	$(MEASURE)forward --networks channels32 channels64 ddpm $(OUT)/forward.json
+	$(MEASURE)train_step --networks channels32 channels64 ddpm $(OUT)/train_step.json
+	$(MEASURE)train_step --networks channels32 --batch-size 4 8 16 32 64 --rounds 3 $(OUT)/batches.json
+	$(MEASURE)plot .cache/bench/batches.png .cache/bench/batches.json
+	$(MEASURE)sampling --networks channels32 --batch-size 4 --rounds 3 $(OUT)/ddim.json
+	$(MEASURE)sampling --sampler heun --networks channels32 --batch-size 4 --rounds 3 $(OUT)/heun.json
+	$(MEASURE)memory --networks channels32 $(OUT)/memory.json
+	$(MEASURE)data --seconds 2 $(OUT)/data.json
+	$(MEASURE)compile --rounds 1 $(OUT)/compile.json
+	$(MEASURE)loop --pairs 1
+
+GPU := --dtype bfloat16 --sides compiled eager
+
+bench-gpu: $(BENCH)/.installed  ## a GPU against PyTorch on it; figures in .cache/bench
+	$(BENCH)/bin/python -m pip install --quiet -c requirements.lock -e ".[bench,cuda13]"
+	$(MEASURE)roofline --networks ddpm edm --batch-size 256 --dtype bfloat16 $(OUT)/roofline.json
+	$(MEASURE)train_step --networks ddpm edm --batch-size 128 256 512 1024 $(GPU) $(OUT)/train_step.json
+	$(MEASURE)plot .cache/bench/batches.png .cache/bench/train_step.json
+	$(MEASURE)forward --networks ddpm edm --batch-size 256 $(GPU) $(OUT)/forward.json
+	$(MEASURE)sampling --networks ddpm edm --batch-size 256 $(GPU) $(OUT)/ddim.json
+	$(MEASURE)sampling --sampler heun --networks ddpm edm --batch-size 256 $(GPU) $(OUT)/heun.json
+	$(MEASURE)memory --networks ddpm edm --batch-size 256 $(OUT)/memory.json
+	$(MEASURE)largest --networks ddpm --dtype bfloat16 $(OUT)/largest.json
+	$(MEASURE)data $(OUT)/data.json
+	$(MEASURE)loop fashion_mnist --model.dtype bfloat16 --run.save-every-steps 400
 
 lock:  ## pins every version, for all supported Pythons, without addresses; needs uv
 	uv pip compile --universal --no-emit-index-url --no-header --no-annotate --upgrade \
@@ -40,5 +67,10 @@ $(READY): requirements.lock pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
+$(BENCH)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[bench]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(BENCH) .cache .pytest_cache .ruff_cache *.egg-info

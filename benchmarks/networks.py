@@ -1,6 +1,7 @@
 """The networks that are compared, here and in PyTorch: widths, batch and parameters alike."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -49,6 +50,7 @@ def _edm(batch: int) -> Case:
 
 
 unet_flax.tune_cpu()  # as train.py and sample.py do
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is shared here
 
 CASES: dict[str, Callable[[int | None], Case]] = {
     "channels32": lambda batch: _ddpm(32, batch or 32),

@@ -1,16 +1,17 @@
 """What holds a network back: `python -m benchmarks.roofline [--networks ddpm] [--dtype bfloat16]`.
 
 First the chip's own limits, measured: the rate of a large matrix product and of a large copy. Then
-the whole training step against them, and every distinct convolution and matrix product in it, timed
-alone: how often it occurs, its share of the step, and of the matrix rate. What the step takes
-beyond their sum are norms, activations, copies, the optimiser and the averages, less what XLA hides
-by fusing.
+the whole training step against them, how long an accelerator waits between two steps, and every
+distinct convolution and matrix product in the step, timed alone: how often it occurs, its share of
+the step, and of the matrix rate. What the step takes beyond their sum are norms, activations,
+copies, the optimiser and the averages, less what XLA hides by fusing.
 """
 
 import argparse
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,8 @@ def report(name: str, batch_size: int | None, dtype: str, most: int) -> list[Par
         f"{title}: step {1e3 * spent:.1f} ms, {case.batch / spent:.1f} img/s, "
         f"{gflops:.0f} GFLOP in products, {100 * share:.0f} % of the matrix rate"
     )
+    if jax.default_backend() != "cpu":
+        print(f"{100 * idle_share(case, dtype):.1f} % of the time between steps")
     for one in parts[:most]:
         share_of_rate = f"{100 * one.matrix_rate_share:5.0f} %"
         print(f"{one.milliseconds:9.1f} ms {share_of_rate}  {one.count:3} x {one.what}")
@@ -118,13 +121,44 @@ def report(name: str, batch_size: int | None, dtype: str, most: int) -> list[Par
     return [Part(title, "step", 1, 1e3 * spent, gflops, share), *parts]
 
 
-def traced_step(case: networks.Case, dtype: str) -> tuple[Callable[[], Any], list[Any]]:
-    """The compiled step, and one of each kind of product in it with how often it occurs."""
+def training(case: networks.Case, dtype: str) -> tuple[Any, Any, Any, Any]:
+    """A step, its state, batch and key."""
     network, params = networks.ours(case.config, dtype)
     chain, optimizer, ema = dm.VPLinear(), optax.adam(2e-4), dm.EMA()
-    train_step: Any = dm.make_train_step(network, dm.Eps(chain), chain, optimizer, ema)
+    train_step = dm.make_train_step(network, dm.Eps(chain), chain, optimizer, ema)
     state = dm.TrainState.create(params, optimizer, ema)
-    batch, key = {"image": jnp.asarray(networks.images(case))}, jax.random.key(0)
+    return train_step, state, {"image": jnp.asarray(networks.images(case))}, jax.random.key(0)
+
+
+def idle_share(case: networks.Case, dtype: str, steps: int = 20) -> float:
+    """What steps take when started one by one, beyond the same steps in one dispatch."""
+    train_step, state, batch, key = training(case, dtype)
+
+    @partial(jax.jit, donate_argnums=0)
+    def together(state: Any) -> Any:
+        return jax.lax.scan(lambda s, _: train_step(s, batch, key), state, length=steps)[0]
+
+    def one_by_one(state: Any) -> Any:
+        for _ in range(steps):
+            state, _ = train_step(state, batch, key)
+        return state
+
+    def spent(run: Callable[[Any], Any]) -> float:
+        nonlocal state
+
+        def call() -> Any:
+            nonlocal state
+            state = run(state)
+            return state
+
+        return seconds(call)
+
+    return 1 - spent(together) / spent(one_by_one)
+
+
+def traced_step(case: networks.Case, dtype: str) -> tuple[Callable[[], Any], list[Any]]:
+    """The compiled step, and one of each kind of product in it with how often it occurs."""
+    train_step, state, batch, key = training(case, dtype)
     traced = train_step.trace(state, batch, key)
     kinds: dict[str, list[Any]] = {}
     for equation in products(traced.jaxpr.jaxpr):
