@@ -72,7 +72,8 @@ def final_state(run_dir):
     return build.start(recipe, run_dir, recipe.mesh.make())[1]
 
 
-@pytest.mark.parametrize("fsdp", ["1", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", ["1", "2"])
 def test_two_hosts_are_one_run(tmp_path, fsdp):
     two, one = tmp_path / "two", tmp_path / "one"
     main, other = ended(begun(TRAIN_RESUME_SAMPLE, two, "--mesh.fsdp", fsdp))
