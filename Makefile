@@ -31,7 +31,7 @@ format: $(READY)
 bench: $(BENCH)/.installed  ## this CPU, also against PyTorch, within ten minutes; figures in .cache/bench
 	$(MEASURE)forward --networks channels32 channels64 ddpm $(OUT)/forward.json
 	$(MEASURE)train_step --networks channels32 channels64 ddpm $(OUT)/train_step.json
-	$(MEASURE)train_step --networks channels32 --batch-size 4 8 16 32 64 --rounds 3 $(OUT)/batches.json
+	$(MEASURE)train_step --networks channels32 --batch-size 4 8 16 32 --rounds 3 $(OUT)/batches.json
 	$(MEASURE)plot .cache/bench/batches.png .cache/bench/batches.json
 	$(MEASURE)sampling --networks channels32 --batch-size 4 --rounds 3 $(OUT)/ddim.json
 	$(MEASURE)sampling --sampler heun --networks channels32 --batch-size 4 --rounds 3 $(OUT)/heun.json

@@ -20,9 +20,6 @@ from typing import Any
 import jax
 import numpy as np
 
-SETTLE_SECONDS = 0.02
-"""Between two sides: the threads of the one before may spin for a while."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -50,15 +47,15 @@ class Row:
 def alternate(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
     """Seconds of each side's call in each round; a first call of each, not counted, compiles.
 
-    A call returns when its work is done.
+    A call returns when its work is done. At each turn one goes before that is not counted: threads
+    of the side before may still spin, and caches hold its data.
     """
     for call in sides.values():
-        call()
         call()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, call in sides.items():
-            time.sleep(SETTLE_SECONDS)
+            call()
             began = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - began)

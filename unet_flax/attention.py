@@ -59,17 +59,19 @@ class Heads(nnx.Module):
         source: Float[Array, "B S D"],
         mask: Bool[Array, "B S"] | None = None,
     ) -> Float[Array, "B L C"]:
-        attended = jax.nn.dot_product_attention(
-            self.query_norm(self._split(self.query(tokens))),
-            self.key_norm(self._split(self.key(source))),
-            self._split(self.value(source)),
-            mask=None if mask is None else mask[:, None, None, :],
-        )
-        return self.proj(attended.reshape(tokens.shape))
+        q = self.query_norm(self._split(self.query(tokens)))
+        k = self.key_norm(self._split(self.key(source)))
+        v = self._split(self.value(source))
+        # products of the last two axes: XLA copies less than for those of jax.nn's attention
+        logits = jnp.matmul(q, k.mT, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
+        if mask is not None:
+            logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
+        attended = jax.nn.softmax(logits).astype(v.dtype) @ v
+        return self.proj(attended.swapaxes(1, 2).reshape(tokens.shape))
 
-    def _split(self, tokens: Float[Array, "B L C"]) -> Float[Array, "B L heads head_dim"]:
+    def _split(self, tokens: Float[Array, "B L C"]) -> Float[Array, "B heads L head_dim"]:
         B, L, C = tokens.shape
-        return tokens.reshape(B, L, self.num_heads, C // self.num_heads)
+        return tokens.reshape(B, L, self.num_heads, C // self.num_heads).swapaxes(1, 2)
 
 
 class SelfAttention(nnx.Module):
