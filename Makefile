@@ -53,7 +53,7 @@ bench-gpu: $(BENCH)/.installed  ## a GPU against PyTorch on it; figures in .cach
 	$(MEASURE)memory --networks ddpm edm --batch-size 256 $(OUT)/memory.json
 	$(MEASURE)largest --networks ddpm --dtype bfloat16 $(OUT)/largest.json
 	$(MEASURE)data $(OUT)/data.json
-	$(MEASURE)loop fashion_mnist --model.dtype bfloat16 --run.save-every-steps 400
+	$(MEASURE)loop digits
 
 lock:  ## pins every version, for all supported Pythons, without addresses; needs uv
 	uv pip compile --universal --no-emit-index-url --no-header --no-annotate --upgrade \

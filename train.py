@@ -10,7 +10,6 @@ from contextlib import closing
 from pathlib import Path
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
 import diffusion as dm
@@ -19,7 +18,7 @@ from configs import Recipe, Run, build, cli, compiled, cost, request
 from diffusion import checkpoint, hosts, images, sharding, tracker
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Network
-from diffusion.journal import Meter, Profile
+from diffusion.journal import Journal, Meter, Profile
 from unet_flax import tune_cpu
 
 
@@ -29,15 +28,15 @@ def main(argv: list[str]) -> None:
         recipe, run_dir, is_dry, profile_steps, told = cli.parse_train(argv)
         hosts.start(*told)
         mesh = recipe.mesh.make()
-        sharding.check_batch_size(mesh, recipe.data.batch_size)
+        sharding.check_batch_size(mesh, recipe.data.batch_size, recipe.run.accumulate)
         if is_dry:
             return hosts.say(*cost.lines(recipe, mesh), sep="\n")
         if recipe.run.tracker is not None:
             tracker.check(recipe.run.tracker)
         compiled.keep()
-        build.claim(run_dir, recipe)
         dataset = recipe.data.load()
         build.check_fit(recipe, dataset)
+        build.claim(run_dir, recipe)
         network, state = build.start(recipe, run_dir, mesh)
     with cli.one_line_errors(OSError), Profile(run_dir, profile_steps) as profile:
         train(recipe, run_dir, mesh, dataset, network, state, profile)
@@ -103,7 +102,7 @@ def train(
             if saves:
                 checkpoints.save(state)
             if draws:
-                journal.samples(step, draw_grid(recipe, network, state, mesh))
+                draw_grid(recipe, network, state, mesh, journal)
                 meter.restart_clock()
             if is_last:
                 break
@@ -115,17 +114,26 @@ def train(
             return hosts.say(f"{signal}: {saved}")
         grid = run_dir / "samples" / f"{step}.png"
         if hosts.any_says(not grid.exists()):
-            journal.samples(step, draw_grid(recipe, network, state, mesh))
+            draw_grid(recipe, network, state, mesh, journal)
     hosts.say(f"{step - first} steps in {time.perf_counter() - began:.0f} s; samples: {grid}")
 
 
 def draw_grid(
-    recipe: Recipe, network: Network, state: dm.TrainState, mesh: jax.sharding.Mesh
-) -> np.ndarray:
+    recipe: Recipe,
+    network: Network,
+    state: dm.TrainState,
+    mesh: jax.sharding.Mesh,
+    journal: Journal,
+) -> None:
+    """Draws samples for the journal, or says in a line that they are not finite."""
+    step = int(state.step)
     average = recipe.ema.choose(state.ema, recipe.ema.names[0])
-    trained = build.of_recipe(recipe, network, average, mesh, f"step {state.step}")
+    trained = build.of_recipe(recipe, network, average, mesh, f"step {step}")
     labels = request.labels(trained, None, recipe.run.num_samples)
-    return images.grid(sample.draw(trained, labels, seed=0))
+    try:
+        journal.samples(step, images.grid(sample.draw(trained, labels, seed=0)))
+    except FloatingPointError as error:
+        hosts.say(f"step {step}: no grid, for {error}")
 
 
 def report(bar: tqdm, step: int, num_steps: int, values: dict[str, float]) -> None:

@@ -26,7 +26,10 @@ class TorchOptions:
     channels_last: bool = False
 
     def prepare(self, model: torch.nn.Module) -> Any:
-        return torch.compile(model, mode="max-autotune") if self.compiled else model
+        if not self.compiled:
+            return model
+        torch._dynamo.reset()  # or the second batch's size makes the code general in it
+        return torch.compile(model, mode="max-autotune", dynamic=False)
 
     def images(self, case: Case) -> torch.Tensor:
         x = torch.from_numpy(networks.images(case)).permute(0, 3, 1, 2).to(networks.torch_device())

@@ -22,8 +22,9 @@ from benchmarks import timing
 STEP = """
 import sys, time
 import jax
-import configs
+import configs, unet_flax
 from configs import build, cost
+unet_flax.tune_cpu()
 recipe = configs.load(sys.argv[1])
 network, _ = build.abstract_network(recipe)
 step, key = build.train_step(recipe, network)

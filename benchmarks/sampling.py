@@ -40,7 +40,8 @@ def their_side(
 
     def slope(x: torch.Tensor, sigma: float) -> torch.Tensor:
         """dx / dsigma, which is eps."""
-        return model(x / (1 + sigma**2) ** 0.5, timestep).sample
+        # a copy, for what is compiled writes every output to the same place
+        return model(x / (1 + sigma**2) ** 0.5, timestep).sample.clone()
 
     def sample() -> None:
         with torch.inference_mode(), options.autocast(dtype):

@@ -75,12 +75,22 @@ def check_fit(recipe: Recipe, dataset: ImageArrays) -> None:
 def claim(run_dir: Path, recipe: Recipe) -> None:
     """Writes the run's config.json, or raises a ValueError if another run lives there."""
     hosts.check_same(max(checkpoint.steps(run_dir), default=0), "checkpoints")
-    if checkpoint.steps(run_dir):
+    if reached := checkpoint.steps(run_dir):
+        if not (run_dir / "config.json").exists():
+            raise ValueError(
+                f"{run_dir} holds checkpoints, but config.json is missing beside them; bring it "
+                "back, or choose another --run-dir."
+            )
         stored = schema.from_json(checkpoint.read_config(run_dir))
         if different := schema.differences(stored, recipe):
             raise ValueError(
                 f"{run_dir} belongs to a run with other settings ({'; '.join(different)}); "
                 "choose another --run-dir, or give the same values."
+            )
+        if recipe.run.num_steps < reached[-1]:
+            raise ValueError(
+                f"{run_dir} is at step {reached[-1]} already, beyond run.num_steps="
+                f"{recipe.run.num_steps}; choose another --run-dir, or more steps."
             )
     if hosts.is_main():
         checkpoint.write_config(run_dir, schema.to_json(recipe))

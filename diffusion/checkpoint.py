@@ -173,8 +173,12 @@ def _read(run_dir: Path, targets: dict[str, Any], step: int | None) -> dict[str,
                     name: _from_disk(manager, step, name, target, marks[name])
                     for name, target in targets.items()
                 }
-    except (MemoryError, PermissionError):
+    except (MemoryError, jax.errors.JaxRuntimeError):
         raise
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            raise  # too many open files, no permission, a disk that is away: nothing is damaged
+        raise ValueError(_damaged(run_dir, step, error)) from error
     except Exception as error:  # damage shows as whatever the reader stumbles over
         raise ValueError(_damaged(run_dir, step, error)) from error
     if read is None:

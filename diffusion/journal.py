@@ -26,7 +26,7 @@ class Meter:
       batch_size: images in a step.
       peak_images_per_second: what the devices could do at their peak, or None.
     Attributes:
-      skipped_in_a_row: how many of the latest steps read were skipped, one after the other.
+      skipped_in_a_row: the longest row of skipped steps that reached into the last reading.
       is_lost: whether weights were not finite after one of the steps read; no later step heals
         them, and they must not be saved.
     """
@@ -34,7 +34,7 @@ class Meter:
     def __init__(self, batch_size: int, peak_images_per_second: float | None = None):
         self._batch_size, self._peak = batch_size, peak_images_per_second
         self._metrics: list[dict[str, Array]] = []
-        self.skipped_in_a_row, self.is_lost = 0, False
+        self.skipped_in_a_row, self._latest_skipped, self.is_lost = 0, 0, False
         self.restart_clock()
 
     def add(self, metrics: list[dict[str, Array]], steps: int) -> None:
@@ -58,8 +58,10 @@ class Meter:
             return np.concatenate([np.reshape(part[name], (-1, *shape)) for part in fetched])
 
         skipped = joined("skipped")
+        self.skipped_in_a_row = 0
         for is_skipped in skipped:
-            self.skipped_in_a_row = self.skipped_in_a_row + 1 if is_skipped else 0
+            self._latest_skipped = self._latest_skipped + 1 if is_skipped else 0
+            self.skipped_in_a_row = max(self.skipped_in_a_row, self._latest_skipped)
         self.is_lost |= not np.isfinite(joined("weight_norm")).all()
         taken, values = skipped == 0, {}
         if taken.any():
@@ -141,7 +143,7 @@ class Journal:
         self._tracker = make_tracker() if make_tracker is not None else None
         path = run_dir / "metrics.jsonl"
         if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
+            lines = path.read_text(errors="replace").splitlines(keepends=True)
             partial = run_dir / ".metrics.jsonl"
             partial.write_text("".join(line for line in lines if _is_kept(line, step)))
             partial.replace(path)  # whole or not at all

@@ -55,8 +55,13 @@ class Mesh:
         )
 
 
-def check_batch_size(mesh: jax.sharding.Mesh, batch_size: int) -> None:
-    """Raises a ValueError where the batch cannot be cut evenly."""
+def check_batch_size(mesh: jax.sharding.Mesh, batch_size: int, accumulate: int = 1) -> None:
+    """Raises a ValueError where the batch, or each of its parts, cannot be cut evenly."""
+    if accumulate > 1 and batch_size % (accumulate * mesh.size):
+        raise ValueError(
+            f"batch_size={batch_size} is not divisible by accumulate={accumulate} times the "
+            f"{mesh.size} devices of the mesh."
+        )
     if batch_size % mesh.size:
         raise ValueError(
             f"batch_size={batch_size} is not divisible by the {mesh.size} devices of the mesh."

@@ -2,6 +2,8 @@
 
 import dataclasses
 import gc
+import os
+import resource
 
 import jax
 import jax.numpy as jnp
@@ -113,6 +115,19 @@ def test_the_sum_of_an_arrays_bits_notices_every_bit_and_not_how_it_is_cut(shape
         origin = [first.shape[axis] if other == axis else 0 for other in range(whole.ndim)]
         parts = [sum_of(first, [0] * whole.ndim), sum_of(second, origin)]
         assert np.sum(parts, dtype=np.uint32) == right
+
+
+def test_a_checkpoint_that_cannot_be_opened_now_is_not_called_damaged(run_dir):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            checkpoint.restore(run_dir, target())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert_equal(checkpoint.restore(run_dir, target()), make_state(30))
 
 
 def test_arrays_of_one_type_and_shape_are_one_array_on_disk(run_dir):

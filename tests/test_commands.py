@@ -225,9 +225,7 @@ def test_a_run_goes_from_one_device_to_four_and_back(run_dir, tmp_path):
 def test_a_finished_run_is_left_as_it_is(run_dir, capsys):
     before = (run_dir / "metrics.jsonl").read_text()
     train_small(run_dir)
-    train_small(run_dir, "--run.num-steps", "5")  # fewer than it has
     assert (run_dir / "metrics.jsonl").read_text() == before
-    assert not (run_dir / "samples" / "5.png").exists()
 
 
 def samples(folder):
@@ -307,6 +305,31 @@ def test_weights_that_a_step_makes_infinite_are_not_saved(tmp_path, capsys):
     assert exit.value.code == 1
     assert "weights are not finite after step 1 " in capsys.readouterr().err
     assert checkpoint.steps(tmp_path) == []
+
+
+def test_a_refused_command_leaves_the_runs_config_as_it_is(run_dir, capsys):
+    before = (run_dir / "config.json").read_text()
+    argv = [*SMALL, "--run-dir", run_dir]
+    assert "already, beyond run.num_steps=1" in mistake(
+        train.main, [*argv, "--run.num-steps", "1"], capsys
+    )
+    mistake(train.main, [*argv, "--sampling.grid.rho", "0.001"], capsys)
+    assert (run_dir / "config.json").read_text() == before
+
+
+def test_checkpoints_without_their_config_are_told(run_dir, tmp_path, capsys):
+    shutil.copytree(run_dir / "checkpoints", tmp_path / "checkpoints")
+    error = mistake(train.main, [*SMALL, "--run-dir", tmp_path], capsys)
+    assert "config.json is missing beside them" in error
+
+
+def test_a_grid_of_samples_that_are_nan_does_not_end_the_training(tmp_path, capsys):
+    train_small(
+        tmp_path,
+        *("--run.num-steps", "4", "--run.sample-every-steps", "2", "--sampling.guidance", "1e38"),
+    )
+    out = capsys.readouterr().out
+    assert ": no grid, for samples are nan" in out and checkpoint.steps(tmp_path)[-1] == 4
 
 
 def test_samples_that_are_nan_are_not_written(run_dir, tmp_path, capsys):

@@ -60,6 +60,27 @@ def test_skipped_steps_are_counted_and_left_out_of_the_means():
     assert "skipped_steps" not in meter.read() and meter.skipped_in_a_row == 0
 
 
+def test_a_row_of_skipped_steps_counts_although_the_reading_ends_with_one_that_was_taken():
+    meter, nan = Meter(batch_size=1), float("nan")
+    meter.add([measured(1.0), measured(nan, 1.0), measured(nan, 1.0)], 3)
+    meter.read()
+    meter.add([measured(nan, 1.0), measured(1.0), measured(nan, 1.0), measured(1.0)], 4)
+    meter.read()
+    assert meter.skipped_in_a_row == 3
+    meter.add([measured(1.0)], 1)
+    meter.read()
+    assert meter.skipped_in_a_row == 0
+
+
+def test_bytes_that_are_no_text_are_taken_out_of_the_records(tmp_path):
+    write(tmp_path, 0, [1, 2])
+    with open(tmp_path / "metrics.jsonl", "ab") as lines:
+        lines.write(b"\xff\xfe{\n")
+    write(tmp_path, 2, [3])
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+
+
 def test_weights_once_infinite_are_lost():
     meter = Meter(batch_size=1)
     meter.add([measured(1.0), measured(1.0, weight_norm=float("inf")), measured(1.0, 1.0)], 3)

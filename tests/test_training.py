@@ -271,6 +271,8 @@ def test_fsdp_gives_each_device_its_part_of_the_state(train_step, state):
 def test_a_batch_that_the_devices_do_not_divide_is_refused():
     with pytest.raises(ValueError, match="batch_size=6"):
         sharding.check_batch_size(dm.Mesh(data=4).make(), 6)
+    with pytest.raises(ValueError, match="batch_size=8 .* accumulate=4 times the 4 devices"):
+        sharding.check_batch_size(dm.Mesh(data=4).make(), 8, accumulate=4)
 
 
 @pytest.mark.parametrize(
