@@ -181,8 +181,7 @@ def make_train_step(
             return TrainState(state.step, params, opt_state, average, learned)
 
         state = jax.lax.cond(is_fine, advanced, lambda state: state, state)
-        # a barrier, or the update is computed once more for the norm
-        weight_norm = optax.tree.norm(jax.lax.optimization_barrier((state.params, state.balance)))
+        weight_norm = optax.tree.norm((state.params, state.balance))
         level = jnp.searchsorted(jnp.array(LEVELS), whole["sigma"])
         metrics = {
             "loss": losses.mean(),
