@@ -15,23 +15,21 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from diffusion.denoiser import Denoise
 from diffusion.ranges import demand
-from diffusion.solve import Method, solve
-from diffusion.step import Keys, Now, history, phi, toward, with_noise
+from diffusion.solve import Method, OnGrid
+from diffusion.step import Now, history, phi, toward, with_noise
 
 
 @dataclass(frozen=True)
-class DPMSolver2S:
+class DPMSolver2S(OnGrid):
     """DPM-Solver++ 2S: second order by one more estimate in the middle of the step, in ln(sigma).
 
     Source: Lu et al. 2022, arXiv:2211.01095, Algorithm 1 with r = 1/2. nfe = 2 * num_steps - 1.
     """
 
     order = 2
-    settings = ()
 
     def nfe(self, num_steps: int) -> int:
         return 2 * num_steps - 1
@@ -39,11 +37,6 @@ class DPMSolver2S:
     @property
     def method(self) -> Method:
         return _DPM_2S
-
-    def __call__(
-        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
-    ) -> Float[Array, "B ..."]:
-        return solve(self, denoise, x_T, sigmas, key)
 
 
 def _dpm_2s(denoise, x, memory, now: Now, settings):
@@ -61,7 +54,7 @@ _DPM_2S = Method(_dpm_2s)
 
 
 @dataclass(frozen=True)
-class DPMSolver:
+class DPMSolver(OnGrid):
     """DPM-Solver++ 2M and 3M: the estimate is a line, or a parabola, in ln(sigma).
 
     Attributes:
@@ -72,23 +65,14 @@ class DPMSolver:
     """
 
     order: int = 2
-    settings = ()
 
     def __post_init__(self):
         if self.order not in (2, 3):
             raise ValueError(f"order={self.order} of DPMSolver is neither 2 nor 3.")
 
-    def nfe(self, num_steps: int) -> int:
-        return num_steps
-
     @property
     def method(self) -> Method:
         return {2: _DPM_2M, 3: _DPM_3M}[self.order]
-
-    def __call__(
-        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
-    ) -> Float[Array, "B ..."]:
-        return solve(self, denoise, x_T, sigmas, key)
 
 
 def _dpm_2m(denoise, x, memory, now: Now, settings):
@@ -118,7 +102,7 @@ _DPM_3M = Method(_dpm_3m, history(2))
 
 
 @dataclass(frozen=True)
-class DPMSolverSDE:
+class DPMSolverSDE(OnGrid):
     """DPM-Solver++ SDE 2M: the second-order step of a diffusion that adds noise as it goes.
 
     Attributes:
@@ -135,9 +119,6 @@ class DPMSolverSDE:
     def order(self) -> int:
         return 2 if self.eta == 0 else 1
 
-    def nfe(self, num_steps: int) -> int:
-        return num_steps
-
     @property
     def method(self) -> Method:
         return _DPM_SDE
@@ -145,11 +126,6 @@ class DPMSolverSDE:
     @property
     def settings(self) -> tuple[float, ...]:
         return (self.eta,)
-
-    def __call__(
-        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
-    ) -> Float[Array, "B ..."]:
-        return solve(self, denoise, x_T, sigmas, key)
 
 
 def _dpm_sde(denoise, x, memory, now: Now, settings):

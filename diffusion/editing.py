@@ -19,7 +19,7 @@ from diffusion.dpm import DPMSolver2S
 from diffusion.guidance import Sigma, pytree
 from diffusion.ranges import demand
 from diffusion.samplers import Euler, Heun
-from diffusion.solve import Method, solve
+from diffusion.solve import Method, OnGrid, solve
 
 
 @partial(pytree, data_fields=["denoise", "image", "redrawn"])
@@ -135,7 +135,7 @@ def invert(
 
 
 @dataclass(frozen=True)
-class _Upwards:
+class _Upwards(OnGrid):
     sampler: Euler | Heun | DPMSolver2S
 
     @property

@@ -8,15 +8,14 @@ import math
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from diffusion.denoiser import Denoise
-from diffusion.solve import Method, solve
-from diffusion.step import Keys, Now, history, phi, toward
+from diffusion.solve import Method, OnGrid
+from diffusion.step import Now, history, phi, toward
 
 
 @dataclass(frozen=True)
-class UniPC:
+class UniPC(OnGrid):
     """Unified predictor-corrector: each new estimate also corrects the step that led to it.
 
     Attributes:
@@ -26,7 +25,6 @@ class UniPC:
     """
 
     predictor_order: int = 2
-    settings = ()
 
     def __post_init__(self):
         if self.predictor_order not in (2, 3):
@@ -36,17 +34,9 @@ class UniPC:
     def order(self) -> int:
         return self.predictor_order + 1
 
-    def nfe(self, num_steps: int) -> int:
-        return num_steps
-
     @property
     def method(self) -> Method:
         return {2: _UNIPC_2, 3: _UNIPC_3}[self.predictor_order]
-
-    def __call__(
-        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
-    ) -> Float[Array, "B ..."]:
-        return solve(self, denoise, x_T, sigmas, key)
 
 
 def _unipc_weights(h: Array, nodes: list[Array]) -> Array:
@@ -116,7 +106,7 @@ _UNIPC_2, _UNIPC_3 = _unipc(2), _unipc(3)
 
 
 @dataclass(frozen=True)
-class AdamsBashforth:
+class AdamsBashforth(OnGrid):
     """Linear multistep in sigma: the slope is a polynomial through the last ones ("LMS").
 
     Attributes:
@@ -127,23 +117,14 @@ class AdamsBashforth:
     """
 
     order: int = 4
-    settings = ()
 
     def __post_init__(self):
         if self.order not in (2, 3, 4):
             raise ValueError(f"order={self.order} of AdamsBashforth is none of 2, 3, 4.")
 
-    def nfe(self, num_steps: int) -> int:
-        return num_steps
-
     @property
     def method(self) -> Method:
         return {2: _ADAMS_2, 3: _ADAMS_3, 4: _ADAMS_4}[self.order]
-
-    def __call__(
-        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
-    ) -> Float[Array, "B ..."]:
-        return solve(self, denoise, x_T, sigmas, key)
 
 
 def _adams(order: int) -> Method:

@@ -8,21 +8,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from diffusion.denoiser import Denoise
 from diffusion.dpm import DPMSolver2S
 from diffusion.ranges import demand
 from diffusion.samplers import RK45, Ancestral, Euler, Heun, Sampler
-from diffusion.solve import Method, solve
-from diffusion.step import Keys, Now
+from diffusion.solve import Method, OnGrid
+from diffusion.step import Now
 
 Repeatable = Euler | Ancestral | Heun | DPMSolver2S
 """Samplers that remember nothing from step to step, and so can walk one again."""
 
 
 @dataclass(frozen=True)
-class RePaint:
+class RePaint(OnGrid):
     """Goes back up and down again on the way, so that what is new comes to fit what is known.
 
     Each stretch of `jump_length` steps is walked `num_resample` times; going up adds fresh noise.
@@ -70,11 +69,6 @@ class RePaint:
     @property
     def settings(self) -> tuple[float, ...]:
         return self._down.settings
-
-    def __call__(
-        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
-    ) -> Float[Array, "B ..."]:
-        return solve(self, denoise, x_T, sigmas, key)
 
 
 @cache  # one function for each way down, so that it is compiled once

@@ -18,12 +18,12 @@ from diffusion.dpm import DPM
 from diffusion.multistep import MultiStep
 from diffusion.ode import integrate
 from diffusion.ranges import demand, demand_ascent
-from diffusion.solve import Method, as_argument, check_grid, solve
+from diffusion.solve import Method, OnGrid, as_argument, check_grid
 from diffusion.step import Keys, Now, toward, with_noise
 
 
 @dataclass(frozen=True)
-class Euler:
+class Euler(OnGrid):
     """First-order sampler of the probability-flow ODE. On a VP grid it is DDIM.
 
     x_next = D + sqrt(sigma_next^2 - s^2) (x - D) / sigma + s z,  D = D(x; sigma)
@@ -44,9 +44,6 @@ class Euler:
     def __post_init__(self):
         demand("[0, 1]", eta=self.eta)
 
-    def nfe(self, num_steps: int) -> int:
-        return num_steps
-
     @property
     def method(self) -> Method:
         return _EULER
@@ -54,11 +51,6 @@ class Euler:
     @property
     def settings(self) -> tuple[float, ...]:
         return (self.eta,)
-
-    def __call__(
-        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
-    ) -> Float[Array, "B ..."]:
-        return solve(self, denoise, x_T, sigmas, key)
 
 
 def _euler(denoise, x, memory, now: Now, settings):
@@ -75,7 +67,7 @@ _EULER = Method(_euler)
 
 
 @dataclass(frozen=True)
-class Ancestral:
+class Ancestral(OnGrid):
     """DDPM's sampler: draws each x from the posterior given x_t and the estimate of x_0.
 
     mean = r x_t + (1 - r) D(x_t; sigma),  r = (sigma_next / sigma)^2
@@ -97,9 +89,6 @@ class Ancestral:
     def __post_init__(self):
         demand("[0, 1]", interpolation=self.interpolation)
 
-    def nfe(self, num_steps: int) -> int:
-        return num_steps
-
     @property
     def method(self) -> Method:
         return _ANCESTRAL
@@ -107,11 +96,6 @@ class Ancestral:
     @property
     def settings(self) -> tuple[float, ...]:
         return (self.interpolation,)
-
-    def __call__(
-        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
-    ) -> Float[Array, "B ..."]:
-        return solve(self, denoise, x_T, sigmas, key)
 
 
 def _ancestral(denoise, x, memory, now: Now, settings):
@@ -131,7 +115,7 @@ _ANCESTRAL = Method(_ancestral)
 
 
 @dataclass(frozen=True)
-class Heun:
+class Heun(OnGrid):
     """Second-order sampler of the probability-flow ODE; stochastic where `churn > 0`.
 
     Integrates dx/dsigma = (x - D(x; sigma)) / sigma by the trapezoidal rule, with an Euler step to
@@ -165,11 +149,6 @@ class Heun:
     @property
     def settings(self) -> tuple[float, ...]:
         return (self.churn, self.churn_min, self.churn_max, self.churn_noise)
-
-    def __call__(
-        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
-    ) -> Float[Array, "B ..."]:
-        return solve(self, denoise, x_T, sigmas, key)
 
 
 def _heun(denoise, x, memory, now: Now, settings):

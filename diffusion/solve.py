@@ -8,7 +8,7 @@ steps do, once for each 1,025 more.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,19 +41,30 @@ class Method(NamedTuple):
     way: Callable[[Array], Array] = lambda sigmas: sigmas
 
 
-@runtime_checkable
-class Steps(Protocol):
-    """A sampler, as the loop sees it: a method, and the numbers that it is set to."""
+class OnGrid:
+    """A sampler that walks a grid: by what method, and what numbers the method is set to."""
 
     @property
-    def method(self) -> Method: ...
+    def method(self) -> Method:
+        raise NotImplementedError
 
     @property
-    def settings(self) -> tuple[float, ...]: ...
+    def settings(self) -> tuple[float, ...]:
+        return ()
+
+    def nfe(self, num_steps: int) -> int:
+        """Calls of the denoiser."""
+        return num_steps
+
+    def __call__(
+        self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
+    ) -> Float[Array, "B ..."]:
+        """Goes from noise at sigmas[0] to images; see `solve`."""
+        return solve(self, denoise, x_T, sigmas, key)
 
 
 def solve(
-    sampler: Steps,
+    sampler: OnGrid,
     denoise: Denoise,
     x_T: Float[Array, "B ..."],
     sigmas: Float[Array, "S"],
@@ -120,7 +131,7 @@ def trajectory(
       ValueError: the grid does not descend, or goes below 0; fewer than two frames; a sampler that
         walks no grid.
     """
-    if not isinstance(sampler, Steps):
+    if not isinstance(sampler, OnGrid):
         raise ValueError(
             f"{type(sampler).__name__} chooses its own steps for each image, so that there are no "
             "frames; use another sampler."
