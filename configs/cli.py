@@ -154,8 +154,9 @@ def parse_train(argv: list[str]) -> TrainRequest:
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: python train.py RECIPE [--section.field VALUE ...] [--run-dir DIR]\n")
         print("A folder with a checkpoint is resumed. RECIPE --help lists its fields. Recipes:")
+        width = 2 + max(map(len, configs.names()))
         for name in configs.names():
-            print(f"  {name:16}{configs.describe(name)}")
+            print(f"  {name:{width}}{configs.describe(name)}")
         sys.exit(0)
     name, *options = argv
     recipe = configs.load(name)
