@@ -19,9 +19,9 @@ from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
 import diffusion as dm
-from configs import build, cli, edits, request
-from configs.build import Trained
+from configs import cli, edits, request
 from configs.edits import Edit
+from configs.trained import Trained
 from diffusion import hosts, images, sharding
 from unet_flax import UNetConfig, tune_cpu
 
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     with cli.one_line_errors():
         args = request.parse(argv)
         hosts.start(args.coordinator, args.num_hosts, args.host_index)
-        trained = build.trained(args.folder, args.step, args.ema)
+        trained = Trained.read(args.folder, args.step, args.ema)
         trained = dataclasses.replace(trained, sampling=request.sampling(trained.sampling, args))
         edit = edits.edit(args, trained, partial(noise_of_seed, trained))
         labels = request.labels(trained, default_label(args, trained), args.num_images)
@@ -117,7 +117,7 @@ def run(
     sampling = trained.sampling
     told = sharding.shard_batch(trained.mesh, {"index": index, "label": labels})
     eps, sampler_keys = noises(jax.random.key(seed), told["index"], trained.model)
-    denoise = edit.denoise(build.denoiser(trained, told["label"]))
+    denoise = edit.denoise(trained.denoiser(told["label"]))
     x_T, sigmas = edit.begin(denoise, eps, sampling.grid(sampling.num_steps), index)
     return sampler(denoise, x_T, sigmas, sampler_keys)
 

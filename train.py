@@ -15,6 +15,7 @@ from tqdm import tqdm
 import diffusion as dm
 import sample
 from configs import Recipe, Run, build, cli, compiled, cost, request
+from configs.trained import Trained
 from diffusion import checkpoint, hosts, images, sharding, tracker
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Network
@@ -128,7 +129,7 @@ def draw_grid(
     """Draws samples for the journal, or says in a line that they are not finite."""
     step = int(state.step)
     average = recipe.ema.choose(state.ema, recipe.ema.names[0])
-    trained = build.of_recipe(recipe, network, average, mesh, f"step {step}")
+    trained = Trained.of_recipe(recipe, network, average, mesh, f"step {step}")
     labels = request.labels(trained, None, recipe.run.num_samples)
     try:
         journal.samples(step, images.grid(sample.draw(trained, labels, seed=0)))

@@ -14,7 +14,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
 import sample
-from configs import build
+from configs.trained import Trained
 from diffusion import Heun
 from diffusion.data import Digits
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    trained = build.trained(args.run_dir, None)
+    trained = Trained.read(args.run_dir, None)
     sampling = dataclasses.replace(trained.sampling, sampler=Heun(), num_steps=18, guidance=1.0)
     trained = dataclasses.replace(trained, sampling=sampling)
     labels = np.repeat(np.arange(10, dtype=np.int32), 50)

@@ -1,23 +1,19 @@
-"""From a recipe, or a folder, to what it names: network, state, training step, denoiser."""
+"""From a recipe to what a training run needs: network, state, training step, feed, records."""
 
-import json
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 import diffusion as dm
 import unet_flax
 from configs import schema
-from configs.schema import Recipe, Run, Sampling
+from configs.schema import Recipe, Run
 from diffusion import checkpoint, hosts, sharding
 from diffusion.data import ImageArrays
-from diffusion.denoiser import Denoise, Network, Preconditioning
-from diffusion.ema import reconstruct
+from diffusion.denoiser import Network
 from diffusion.feed import Feed, Resident, Streamed
 from diffusion.journal import Journal
 from diffusion.tracker import Tracker
@@ -172,184 +168,3 @@ def feed(
     if steps == 1:
         return Streamed(step, dataset, mesh, key=key, seed=recipe.run.seed, first=first)
     return Resident(step, dataset, mesh, key=key, seed=recipe.run.seed, steps=steps)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What sampling must know: a network, its weights, and how they want to be used.
-
-    Attributes:
-      model: what the network takes.
-      preconditioning: the one that it was trained with.
-      sampling: how to draw from it where nothing else is said.
-      network: `network(params, x, c_noise, **cond)`.
-      params: its weights, usually averaged ones, on the mesh.
-      mesh: the devices that share out the images.
-      knows_null: whether it was trained on the null class, which guidance needs.
-      name: what they are, for people.
-    Raises:
-      ValueError: guidance without a null class.
-    """
-
-    model: unet_flax.UNetConfig
-    preconditioning: Preconditioning
-    sampling: Sampling
-    network: Network
-    params: Any
-    mesh: jax.sharding.Mesh
-    knows_null: bool
-    name: str
-
-    def __post_init__(self):
-        if self.sampling.guidance != 1 and not self.knows_null:
-            raise ValueError(
-                f"guidance={self.sampling.guidance} needs a network that was trained with classes "
-                "and with label_dropout above 0; use 1."
-            )
-
-
-def trained(folder: Path, step: int | None = None, ema: str | None = None) -> Trained:
-    """Reads a run's averaged weights, of its latest checkpoint or of a step; or diffusers' folder.
-
-    Args:
-      step: of the checkpoint; None for the latest.
-      ema: name of the average, or any sigma_rel where power-function averages are kept; None for
-        the first.
-    Raises:
-      FileNotFoundError: it is neither, or has no such checkpoint.
-      ValueError: what is there is damaged, or cannot be expressed here; no such average.
-    """
-    if (folder / "model_index.json").is_file() or "_class_name" in checkpoint.read_config(folder):
-        if step is not None:
-            raise ValueError(f"--step {step}: {folder} is of diffusers and has no steps.")
-        if ema is not None:
-            raise ValueError(f"--ema {ema}: {folder} is of diffusers and has no averages.")
-        return _of_diffusers(folder)
-    mesh = dm.Mesh().make()
-    recipe = schema.from_json(checkpoint.read_config(folder))
-    network, shapes = abstract_network(recipe)
-    target = sharding.placed(mesh, jax.eval_shape(recipe.ema.init, shapes))
-    if ema is not None and ema not in recipe.ema.names:
-        average, step = _reconstructed(recipe, folder, target, step, ema)
-    else:
-        average, step = checkpoint.restore_average(folder, target, step)
-        average = recipe.ema.choose(average, ema or recipe.ema.names[0])
-    return of_recipe(recipe, network, average, mesh, f"step {step}")
-
-
-def _reconstructed(
-    recipe: Recipe, folder: Path, target: Any, step: int | None, ema: str
-) -> tuple[Any, int]:
-    """A power-function average that was not kept, from those of all checkpoints up to the step."""
-    names, kept = recipe.ema.names, recipe.ema
-    try:
-        sigma_rel = float(ema)
-    except ValueError:
-        raise ValueError(f"--ema {ema}: this run keeps {', '.join(names)}.") from None
-    if not isinstance(kept, dm.PowerFunction):
-        raise ValueError(
-            f"--ema {ema}: this run keeps {', '.join(names)}; others can be made of power-function "
-            "averages alone."
-        )
-    last = step if step is not None else max(checkpoint.steps(folder), default=None)
-    steps = [at for at in checkpoint.steps(folder) if last is not None and at <= last]
-    if last not in steps:
-        checkpoint.restore_average(folder, target, step)  # says what is missing
-    assert last is not None
-    snapshots = [(at, width) for at in steps for width in kept.sigma_rels]
-    factors = iter(reconstruct(snapshots, last, sigma_rel).tolist())
-    total: Any = None
-    for at in steps:
-        averages, _ = checkpoint.restore_average(folder, target, at)
-        for name in names:
-            factor = next(factors)
-            part = jax.tree.map(lambda leaf, f=factor: f * leaf, averages[name])
-            total = part if total is None else jax.tree.map(jnp.add, total, part)
-    return total, last
-
-
-def of_recipe(
-    recipe: Recipe, network: Network, params: Any, mesh: jax.sharding.Mesh, name: str
-) -> Trained:
-    """A recipe's network with these weights."""
-    return Trained(
-        model=recipe.model,
-        preconditioning=recipe.preconditioning,
-        sampling=recipe.sampling,
-        network=network,
-        params=params,
-        mesh=mesh,
-        knows_null=recipe.model.num_classes is not None and recipe.label_dropout > 0,
-        name=name,
-    )
-
-
-SCHEDULER = {
-    "num_train_timesteps": 1000,
-    "beta_start": 1e-4,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "prediction_type": "epsilon",
-    "variance_type": "fixed_small",
-    "clip_sample": True,
-    "trained_betas": None,
-}
-"""What diffusers' DDPMScheduler takes where scheduler_config.json is silent."""
-
-PREDICTIONS = {"epsilon": dm.Eps, "v_prediction": dm.V, "sample": dm.X0}
-
-
-def _of_diffusers(folder: Path) -> Trained:
-    path = folder / "scheduler" / "scheduler_config.json"
-    values = SCHEDULER | (json.loads(path.read_text()) if path.is_file() else {})
-    for name, allowed in {
-        "beta_schedule": ("linear",),
-        "prediction_type": tuple(PREDICTIONS),
-        "variance_type": ("fixed_small", "fixed_large"),
-        "trained_betas": (None,),
-    }.items():
-        if values[name] not in allowed:
-            raise ValueError(
-                f"{path}: {name}={values[name]!r} cannot be sampled from here; "
-                f"{' or '.join(map(repr, allowed))} can."
-            )
-    unet = unet_flax.load_diffusers(folder)
-    if isinstance(unet.config.noise_features, unet_flax.Fourier):
-        raise ValueError(
-            f"{folder}: time_embedding_type='fourier' (a VE network) cannot be sampled from here; "
-            "'positional' can. unet_flax.load_diffusers reads it."
-        )
-    chain = dm.VPLinear(values["num_train_timesteps"], values["beta_start"], values["beta_end"])
-    sampling = Sampling(
-        sampler=dm.Ancestral(interpolation=float(values["variance_type"] == "fixed_large")),
-        grid=dm.VPTimesteps(chain),
-        num_steps=chain.num_timesteps,
-        clip_x_0=values["clip_sample"],
-    )
-    network, params = unet_flax.functional(unet)
-    mesh = dm.Mesh().make()
-    return Trained(
-        model=unet.config,
-        preconditioning=PREDICTIONS[values["prediction_type"]](chain),
-        sampling=sampling,
-        network=network,
-        params=sharding.on_every_device(mesh, params),
-        mesh=mesh,
-        knows_null=False,
-        name="diffusers' weights",
-    )
-
-
-def denoiser(trained: Trained, label: jax.Array) -> Denoise:
-    """The denoiser with its guidance and clipping.
-
-    Args:
-      label: class of each image, -1 for none; ignored by a network without classes.
-    """
-    cond = {} if trained.model.num_classes is None else {"label": label}
-    make = partial(dm.denoiser, trained.network, trained.params, trained.preconditioning)
-    denoise = make(**cond)
-    if trained.sampling.guidance != 1:
-        null = {name: jnp.full_like(value, -1) for name, value in cond.items()}
-        denoise = dm.classifier_free(denoise, make(**null), trained.sampling.guidance)
-    return dm.clip(denoise) if trained.sampling.clip_x_0 else denoise

@@ -1,27 +1,20 @@
-"""The command line: a recipe's fields as options, and a user's mistake as one line.
-
-An option is `--section.field VALUE`; tuples are comma-separated, None is `none`, a truth `true` or
-`false`. Help texts are the attributes' docstrings.
-"""
+"""The command line: what train.py is asked for, signals, and a user's mistake as one line."""
 
 import argparse
 import contextlib
-import dataclasses
 import logging
 import os
 import signal
 import sys
 import threading
-import types
-import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import docstring_parser
 import jax
 
 import configs
+from configs import fields
 from configs.schema import Recipe
 from diffusion import checkpoint
 
@@ -177,7 +170,7 @@ def parse_train(argv: list[str]) -> TrainRequest:
         help="keep a trace of these steps in RUN_DIR/profile, for xprof or Perfetto",
     )
     add_hosts(parser)
-    _add_fields(parser, recipe, "")
+    fields.add(parser, recipe, "")
     given = {
         key: value
         for key, value in vars(parse(parser, [_kebab(option) for option in options])).items()
@@ -188,7 +181,7 @@ def parse_train(argv: list[str]) -> TrainRequest:
     is_dry, profiled = given.pop("dry_run", False), given.pop("profile_steps", None)
     steps = None if profiled is None else _span(profiled)
     hosts = tuple(given.pop(name) for name in ("coordinator", "num_hosts", "host_index"))
-    return TrainRequest(_replace(recipe, given, ""), run_dir, is_dry, steps, hosts)
+    return TrainRequest(fields.replaced(recipe, given, ""), run_dir, is_dry, steps, hosts)
 
 
 def _span(text: str) -> tuple[int, int]:
@@ -204,82 +197,3 @@ def _kebab(argument: str) -> str:
         return argument
     option, equals, value = argument.partition("=")
     return option.replace("_", "-") + equals + value
-
-
-def _add_fields(parser: Any, owner: Any, prefix: str) -> None:
-    docs = {
-        name.strip(): parameter.description or ""
-        for parameter in docstring_parser.parse(type(owner).__doc__ or "").params
-        for name in parameter.arg_name.split(",")
-    }
-    hints = typing.get_type_hints(type(owner))
-    group = parser.add_argument_group(prefix.rstrip(".")) if prefix.count(".") == 1 else parser
-    for field in dataclasses.fields(owner):
-        value = getattr(owner, field.name)
-        if dataclasses.is_dataclass(value):
-            _add_fields(group if prefix else parser, value, f"{prefix}{field.name}.")
-            continue
-        if isinstance(value, dict):
-            continue  # for recipes alone
-        group.add_argument(
-            f"--{prefix}{field.name}".replace("_", "-"),
-            dest=prefix + field.name,
-            type=_reader(hints[field.name]),
-            metavar=_metavar(hints[field.name]),
-            help=f"{' '.join(docs.get(field.name, '').split())} ({_shown(value)})".replace(
-                "%", "%%"
-            ),
-        )
-
-
-def _replace(owner: Any, given: dict[str, Any], prefix: str) -> Any:
-    """The dataclass with the given values in it, checked anew."""
-    changes = {}
-    for field in dataclasses.fields(owner):
-        value = getattr(owner, field.name)
-        if dataclasses.is_dataclass(value):
-            changes[field.name] = _replace(value, given, f"{prefix}{field.name}.")
-        elif prefix + field.name in given:
-            changes[field.name] = given[prefix + field.name]
-    return dataclasses.replace(owner, **changes)
-
-
-def _reader(hint: Any) -> Callable[[str], Any]:
-    """Reads a value of the annotated type from its text."""
-
-    def read(hint: Any, text: str) -> Any:
-        if isinstance(hint, types.UnionType):  # X | None, or one number or several
-            # None first: `none` is a text too
-            for kind in sorted(typing.get_args(hint), key=lambda kind: kind is not type(None)):
-                with contextlib.suppress(ValueError, KeyError):
-                    return read(kind, text)
-            raise ValueError
-        if hint is type(None):
-            return {"none": None}[text]
-        if typing.get_origin(hint) is tuple:
-            return tuple(read(typing.get_args(hint)[0], part) for part in text.split(",") if part)
-        if hint is bool:
-            return {"true": True, "false": False}[text.lower()]
-        return hint(text)
-
-    def reader(text: str) -> Any:
-        try:
-            return read(hint, text)
-        except (ValueError, KeyError):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {_metavar(hint)}") from None
-
-    return reader
-
-
-def _metavar(hint: Any) -> str:
-    if isinstance(hint, types.UnionType):
-        return "|".join("none" if a is type(None) else _metavar(a) for a in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return f"{_metavar(typing.get_args(hint)[0])},..."
-    return {bool: "true|false", str: "TEXT"}.get(hint, getattr(hint, "__name__", "VALUE").upper())
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "none"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 import diffusion as dm
-from configs.build import Trained
 from configs.request import is_seed
+from configs.trained import Trained
 from diffusion import images
 from diffusion.denoiser import Denoise
 from diffusion.repaint import Repeatable

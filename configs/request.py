@@ -13,8 +13,8 @@ from jaxtyping import Int
 
 import diffusion as dm
 from configs import cli
-from configs.build import Trained
 from configs.schema import Sampling
+from configs.trained import Trained
 
 SAMPLERS = {
     "euler": dm.Euler(),

@@ -19,6 +19,7 @@ import diffusion as dm
 import sample
 import train
 from configs import build, cli, request, schema
+from configs.trained import Trained
 from diffusion import checkpoint, sharding
 
 ROOT = Path(__file__).parent.parent
@@ -152,8 +153,8 @@ def test_an_average_is_chosen_or_made_afterwards_by_its_width(power_run, tmp_pat
 
 def test_an_average_made_afterwards_of_a_width_that_is_kept_is_that_one(power_run):
     recipe = schema.from_json(checkpoint.read_config(power_run))
-    kept = build.trained(power_run, ema="0.1")
-    made = build.trained(power_run, ema="0.1000")
+    kept = Trained.read(power_run, ema="0.1")
+    made = Trained.read(power_run, ema="0.1000")
     assert "0.1000" not in recipe.ema.names
     for a, b in zip(jax.tree.leaves(kept.params), jax.tree.leaves(made.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -264,7 +265,7 @@ def test_every_sampler_can_be_named(run_dir, tmp_path, name):
 
 
 def test_sampling_uses_the_averaged_weights(run_dir, drawn, tmp_path):
-    state, trained = final_state(run_dir), build.trained(run_dir, None)
+    state, trained = final_state(run_dir), Trained.read(run_dir, None)
     labels = np.arange(10).repeat(2).astype(np.int32)
     from_average, from_last = (
         sample.draw(

@@ -10,7 +10,8 @@ import pytest
 
 import configs
 import diffusion as dm
-from configs import Adam, Optax, build, cli, compiled, schema
+from configs import Adam, Optax, cli, compiled, schema
+from configs.trained import Trained
 from diffusion import Heun, VPLinear
 from unet_flax import presets
 
@@ -105,8 +106,8 @@ def test_the_denoiser_is_guided_towards_the_label_then_clipped():
         return jnp.broadcast_to(params * label[:, None, None, None], x.shape)
 
     x_t, sigma = jnp.zeros((2, 8, 8, 1)), jnp.float32(1.0)
-    trained = build.of_recipe(recipe, network, 0.1, dm.Mesh().make(), "a network")
-    denoise = build.denoiser(trained, jnp.array([1, 5]))
+    trained = Trained.of_recipe(recipe, network, 0.1, dm.Mesh().make(), "a network")
+    denoise = trained.denoiser(jnp.array([1, 5]))
     c_out = recipe.preconditioning(jnp.ones(1)).c_out
     cond, uncond = c_out * jnp.array([0.1, 0.5]), c_out * -0.1
     expected = jnp.clip(uncond + 3.0 * (cond - uncond), -1.0, 1.0)

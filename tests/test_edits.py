@@ -9,8 +9,9 @@ from test_commands import mistake, samples, train_small
 
 import diffusion as dm
 import sample
-from configs import build, request
+from configs import request
 from configs.schema import Sampling
+from configs.trained import Trained
 from diffusion import images
 
 
@@ -54,9 +55,9 @@ def test_an_image_is_drawn_anew_where_the_mask_is_white_alone(run_dir, files, tm
 
 def drawn_by_the_library(run_dir, num_steps, lead):
     """Pixels of three images without class; `lead(eps, sigmas)` gives x and the steps left."""
-    trained = build.trained(run_dir)
+    trained = Trained.read(run_dir)
     eps, keys = sample.noises(jax.random.key(0), jnp.arange(3), trained.model)
-    denoise = build.denoiser(trained, jnp.full(3, -1, jnp.int32))
+    denoise = trained.denoiser(jnp.full(3, -1, jnp.int32))
     x, sigmas = lead(eps, trained.sampling.grid(num_steps))
     return images.to_pixels(np.asarray(trained.sampling.sampler(denoise, x, sigmas, keys)))
 
