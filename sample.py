@@ -28,7 +28,7 @@ from unet_flax import UNetConfig, tune_cpu
 
 def main(argv: list[str]) -> None:
     tune_cpu()
-    with cli.one_line_errors():
+    with cli.one_line_errors(ValueError, OSError):
         args = request.parse(argv)
         hosts.start(args.coordinator, args.num_hosts, args.host_index)
         trained = Trained.read(args.folder, args.step, args.ema)

@@ -4,9 +4,11 @@ Without arguments lists the recipes; `RECIPE --help` lists every field. A folder
 checkpoint is resumed, bit for bit as if it had never stopped.
 """
 
+import signal
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -14,33 +16,38 @@ from tqdm import tqdm
 
 import diffusion as dm
 import sample
-from configs import Recipe, Run, build, cli, compiled, cost, request
+from configs import Recipe, Run, build, cli, compiled, cost, request, signals
 from configs.trained import Trained
-from diffusion import checkpoint, hosts, images, sharding, tracker
+from diffusion import checkpoint, hosts, images, lock, sharding, tracker
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Network
-from diffusion.journal import Journal, Meter, Profile
+from diffusion.journal import Journal
+from diffusion.meter import Meter
+from diffusion.profile import Profile
 from unet_flax import tune_cpu
 
 
 def main(argv: list[str]) -> None:
     tune_cpu()
-    with cli.one_line_errors():
-        recipe, run_dir, is_dry, profile_steps, told = cli.parse_train(argv)
-        hosts.start(*told)
-        mesh = recipe.mesh.make()
-        sharding.check_batch_size(mesh, recipe.data.batch_size, recipe.run.accumulate)
-        if is_dry:
-            return hosts.say(*cost.lines(recipe, mesh), sep="\n")
-        if recipe.run.tracker is not None:
-            tracker.check(recipe.run.tracker)
-        compiled.keep()
-        dataset = recipe.data.load()
-        build.check_fit(recipe, dataset)
-        build.claim(run_dir, recipe)
-        network, state = build.start(recipe, run_dir, mesh)
-    with cli.one_line_errors(OSError), Profile(run_dir, profile_steps) as profile:
-        train(recipe, run_dir, mesh, dataset, network, state, profile)
+    with ExitStack() as claimed:
+        with cli.one_line_errors(ValueError, OSError):
+            recipe, run_dir, is_dry, profile_steps, told = cli.parse_train(argv)
+            hosts.start(*told)
+            mesh = recipe.mesh.make()
+            sharding.check_batch_size(mesh, recipe.data.batch_size, recipe.run.accumulate)
+            if is_dry:
+                return hosts.say(*cost.lines(recipe, mesh), sep="\n")
+            if recipe.run.tracker is not None:
+                tracker.check(recipe.run.tracker)
+            compiled.keep()
+            dataset = recipe.data.load()
+            build.check_fit(recipe, dataset)
+            if hosts.is_main():
+                claimed.enter_context(lock.held(run_dir))
+            build.claim(run_dir, recipe)
+            network, state = build.start(recipe, run_dir, mesh)
+        with cli.one_line_errors(tracker.Refused), checkpoint.told(run_dir, OSError):
+            train(recipe, run_dir, mesh, dataset, network, state, profile_steps)
 
 
 def train(
@@ -50,13 +57,15 @@ def train(
     dataset: ImageArrays,
     network: Network,
     state: dm.TrainState,
-    profile: Profile | None = None,
+    profile_steps: tuple[int, int] | None = None,
 ) -> None:
     """Trains from state.step to run.num_steps, and writes the run's folder.
 
     Raises:
-      FloatingPointError: the weights are not finite, or too many steps in a row were not; names the
-        last checkpoint.
+      FloatingPointError: the weights are not finite, or too many steps were not; names the last
+        checkpoint.
+      SaveError: a checkpoint cannot be written.
+      SystemExit: asked to stop by a signal, after saving; with 128 + its number, as shells do.
     """
     run, batch_size, first = recipe.run, dataset.batch_size, int(state.step)
     began = time.perf_counter()
@@ -64,7 +73,8 @@ def train(
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     hosts.say(f"{run_dir}: {num_parameters:,} parameters, steps {first} to {run.num_steps}")
     with (
-        cli.stop_requests() as stop_request,
+        signals.stop_requests() as stop_request,
+        closing(Profile(run_dir, profile_steps)) as profile,
         closing(build.journal(recipe, run_dir, first)) as journal,
         closing(build.checkpoints(recipe, run_dir)) as checkpoints,
         closing(build.feed(recipe, dataset, mesh, train_step, key, first)) as feed,
@@ -76,58 +86,62 @@ def train(
             disable=None if hosts.is_main() else True,  # None: shown on a terminal only
         ) as bar,
     ):
-        meter, step = Meter(batch_size, cost.peak_images_per_second(recipe, mesh)), first
-        while step < run.num_steps:
-            before, step = step, build.next_stop(run, step, is_new=step == first)
-            if profile is not None:
-                profile.before(before, step)
+        peak = cost.peak_images_per_second(recipe, mesh)
+        meter = Meter(batch_size, run.max_skipped_steps, peak)
+        draw = partial(draw_due_grid, recipe, run_dir, network, mesh, journal)
+        draw(state)  # where an earlier part of the run ended before it had
+        step, is_stopped = first, False
+        while step < run.num_steps and not is_stopped:
+            before, step = step, build.next_stop(run, step, feed.steps, is_new=step == first)
+            profile.before(before, step)
             state, metrics = feed.run(state, before, step)
-            meter.add(metrics, step - before)
+            meter.add(metrics)
             bar.update((step - before) * batch_size)
             if before == first:
                 jax.block_until_ready(metrics)
                 meter.restart_clock()  # without the compilation
                 bar.unpause()
 
-            logs = step % run.log_every_steps == 0
-            is_last = step == run.num_steps or hosts.any_says(stop_request() is not None, now=logs)
-            saves = is_last or step % run.save_every_steps == 0
-            draws = step % run.sample_every_steps == 0 and not is_last
+            logs, is_last = step % run.log_every_steps == 0, step == run.num_steps
+            is_stopped = not is_last and hosts.any_says(stop_request() is not None, now=logs)
+            saves = is_last or is_stopped or step % run.save_every_steps == 0
+            draws = build.is_grid_due(run, step) and not is_stopped
             if saves or draws or logs:
                 values = meter.read()
-                if meter.is_lost or meter.skipped_in_a_row > run.max_skipped_steps:
+                if meter.fault:
                     checkpoints.wait()
-                    raise FloatingPointError(diverged(run, run_dir, step, meter))
+                    raise FloatingPointError(diverged(meter.fault, run, run_dir, step))
                 journal.metrics(step, values)
                 report(bar, step, run.num_steps, values)
             if saves:
                 checkpoints.save(state)
             if draws:
-                draw_grid(recipe, network, state, mesh, journal)
+                draw(state)
                 meter.restart_clock()
-            if is_last:
-                break
         bar.close()
-        if step < run.num_steps:
-            checkpoints.wait()
-            signal = stop_request() or "another host is stopped"
-            saved = f"saved step {step} of {run.num_steps}; the same command goes on."
-            return hosts.say(f"{signal}: {saved}")
-        grid = run_dir / "samples" / f"{step}.png"
-        if hosts.any_says(not grid.exists()):
-            draw_grid(recipe, network, state, mesh, journal)
+        checkpoints.wait()
+        asked = stop_request()
+    if step < run.num_steps:
+        who = asked.name if asked else "another host is stopped"
+        hosts.say(f"{who}: saved step {step} of {run.num_steps}; the same command goes on.")
+        sys.exit(128 + (asked or signal.SIGTERM))
+    grid = run_dir / "samples" / f"{step}.png"
     hosts.say(f"{step - first} steps in {time.perf_counter() - began:.0f} s; samples: {grid}")
 
 
-def draw_grid(
+def draw_due_grid(
     recipe: Recipe,
+    run_dir: Path,
     network: Network,
-    state: dm.TrainState,
     mesh: jax.sharding.Mesh,
     journal: Journal,
+    state: dm.TrainState,
 ) -> None:
-    """Draws samples for the journal, or says in a line that they are not finite."""
+    """Draws samples for the journal where they are due and missing; says if they are not finite."""
     step = int(state.step)
+    is_missing = not (run_dir / "samples" / f"{step}.png").exists()
+    if not build.is_grid_due(recipe.run, step) or not hosts.any_says(is_missing):
+        return
     average = recipe.ema.choose(state.ema, recipe.ema.names[0])
     trained = Trained.of_recipe(recipe, network, average, mesh, f"step {step}")
     labels = request.labels(trained, None, recipe.run.num_samples)
@@ -146,18 +160,13 @@ def report(bar: tqdm, step: int, num_steps: int, values: dict[str, float]) -> No
         hosts.say(f"step {step}/{num_steps}  loss {loss}  {speed}")
 
 
-def diverged(run: Run, run_dir: Path, step: int, meter: Meter) -> str:
+def diverged(fault: str, run: Run, run_dir: Path, step: int) -> str:
+    """What to tell of a run that must not go on."""
     saved = checkpoint.steps(run_dir)
     last = run_dir / "checkpoints" / str(saved[-1]) if saved else "none yet"
-    what = (
-        f"weights are not finite after step {step}"
-        if meter.is_lost
-        else f"loss or gradient was not finite in {meter.skipped_in_a_row} steps in a row, up to "
-        f"step {step}"
-    )
     return (
-        f"{what} (seed {run.seed}); last checkpoint: {last}. A lower --optimizer.learning-rate may "
-        "help."
+        f"{fault}, up to step {step} (seed {run.seed}); last checkpoint: {last}. A lower "
+        "--optimizer.learning-rate may help."
     )
 
 

@@ -11,11 +11,12 @@ import diffusion as dm
 import unet_flax
 from configs import schema
 from configs.schema import Recipe, Run
-from diffusion import checkpoint, hosts, sharding
+from diffusion import checkpoint, hardware, hosts, sharding
 from diffusion.data import ImageArrays
 from diffusion.denoiser import Network
 from diffusion.feed import Feed, Resident, Streamed
-from diffusion.journal import Journal
+from diffusion.journal import Files, Journal
+from diffusion.tensorboard import TensorBoard
 from diffusion.tracker import Tracker
 from diffusion.training import TrainStep
 
@@ -137,22 +138,25 @@ def checkpoints(recipe: Recipe, run_dir: Path) -> checkpoint.Checkpoints:
 
 
 def journal(recipe: Recipe, run_dir: Path, step: int) -> Journal:
-    """The run's records, from a step on."""
-    name, config = recipe.run.tracker, schema.to_json(recipe)
-    return Journal(run_dir, step, partial(Tracker, name, run_dir, config) if name else None)
+    """The run's records from a step on, written by the main host alone."""
+    if not hosts.is_main():
+        return Journal([])
+    name = recipe.run.tracker
+    trackers = [] if name is None else [Tracker(name, run_dir, schema.to_json(recipe))]
+    return Journal([*trackers, Files(run_dir, step), TensorBoard(run_dir, step)])
 
 
-def next_stop(run: Run, step: int, *, is_new: bool) -> int:
+def next_stop(run: Run, step: int, steps_per_dispatch: int, *, is_new: bool) -> int:
     """The next step at which something is written, or a signal looked for."""
     if is_new:
         return step + 1  # compiles, and the clock begins after it
     every = (run.log_every_steps, run.save_every_steps, run.sample_every_steps)
-    return min(run.num_steps, step + steps_per_dispatch(run), *((step // n + 1) * n for n in every))
+    return min(run.num_steps, step + steps_per_dispatch, *((step // n + 1) * n for n in every))
 
 
-def steps_per_dispatch(run: Run) -> int:
-    """As the recipe says, or what suits the device."""
-    return run.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 10)
+def is_grid_due(run: Run, step: int) -> bool:
+    """Whether a grid of samples belongs to the step."""
+    return step > 0 and (step % run.sample_every_steps == 0 or step == run.num_steps)
 
 
 def feed(
@@ -164,7 +168,8 @@ def feed(
     first: int,
 ) -> Feed:
     """How the batches after step `first` reach the devices."""
-    steps = steps_per_dispatch(recipe.run)
+    resides = hardware.suits_residence(dataset.pixels.nbytes, mesh.local_devices[0])
+    steps, seed = recipe.run.steps_per_dispatch or (10 if resides else 1), recipe.run.seed
     if steps == 1:
-        return Streamed(step, dataset, mesh, key=key, seed=recipe.run.seed, first=first)
-    return Resident(step, dataset, mesh, key=key, seed=recipe.run.seed, steps=steps)
+        return Streamed(step, dataset, mesh, key=key, seed=seed, first=first)
+    return Resident(step, dataset, mesh, key=key, seed=seed, steps=steps)

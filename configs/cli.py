@@ -1,13 +1,11 @@
-"""The command line: what train.py is asked for, signals, and a user's mistake as one line."""
+"""The command line: what train.py is asked for, and a user's mistake as one line."""
 
 import argparse
 import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -24,11 +22,11 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
     """Ends the program with one line: status 2 for a user's mistake, 1 for a failed run.
 
     Args:
-      mistakes: which errors can be the user's here; ValueError and OSError where none is named.
+      mistakes: which errors are the user's here.
     """
-    mistakes = mistakes or (ValueError, OSError)
     for library in ("absl", "asyncio", "urllib3"):  # our line says what went wrong
         logging.getLogger(library).setLevel(logging.CRITICAL)
+    sys.unraisablehook = _without_cut_off_writes
     try:
         yield
     except mistakes as error:
@@ -36,20 +34,21 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
             error = f"cannot use {error.filename}: {error.strerror}."
         fail(str(error))
     except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            _end(
+                f"out of memory ({_short(error)}); a smaller --data.batch-size, a larger "
+                "--run.accumulate, or --model.remat true takes less."
+            )
         if jax.process_count() == 1:
             raise
-        print(
-            f"{_program()}: host {jax.process_index()} has lost another "
-            f"({' '.join(str(error).split())[:160]}); the same command on all hosts goes on from "
-            "the last checkpoint.",
-            file=sys.stderr,
+        _end(
+            f"host {jax.process_index()} has lost another ({_short(error)}); the same command on "
+            "all hosts goes on from the last checkpoint."
         )
-        sys.exit(1)
     except FloatingPointError as error:
-        print(f"{_program()}: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(str(error))
     except checkpoint.SaveError as error:
-        # Orbax's threads, cut off, have much to say: ours is the last line
+        # the threads of a save, cut off, have much to say: ours is the last line
         stderr = os.dup(2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         os.write(stderr, f"{_program()}: {error}\n".encode())
@@ -59,28 +58,19 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
         sys.exit(130)
 
 
-@contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[], str | None]]:
-    """Within it, SIGINT and SIGTERM ask the program to end soon; a second SIGINT ends it at once.
+def _without_cut_off_writes(unraisable: Any) -> None:
+    """As Python, but that a failed save is told of once, and not by each of its threads."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
-    Gives a function that says by which signal, or None.
-    """
-    received: list[str] = []
 
-    def ask(number: int, frame: Any) -> None:
-        received.append(signal.Signals(number).name)
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, before[signal.SIGINT])
+def _end(message: str) -> NoReturn:
+    print(f"{_program()}: {message}", file=sys.stderr)
+    sys.exit(1)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None  # signals are the main thread's
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: received[0] if received else None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
 
 
 def fail(message: str) -> NoReturn:

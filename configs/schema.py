@@ -48,10 +48,10 @@ class Run:
       keep_checkpoints: how many of the latest checkpoints stay.
       keep_every_steps: of which steps' checkpoints stay besides, or none.
       max_skipped_steps: how many steps in a row may be not finite, and be skipped, before the run
-        stops.
+        stops; it also stops where half of the last twenty times as many are.
       accumulate: parts into which a batch is cut, one computed after the other, to save memory.
       steps_per_dispatch: steps that the device takes at once, with the dataset in its memory; none
-        is 1 on a CPU and 10 elsewhere.
+        is 10 on an accelerator that has room for it four times over, and 1 elsewhere.
       tracker: who else is told of metrics and samples, "wandb" or "trackio"; or none.
     """
 

@@ -7,6 +7,7 @@ each checkpoint goes a fingerprint of its arrays, so a damaged one is noticed an
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -25,7 +26,36 @@ FINGERPRINT = "fingerprint"
 
 
 class SaveError(Exception):
-    """A checkpoint could not be written; says which, why, and which one is whole."""
+    """What belongs to a run could not be written; says why, and which checkpoint is whole."""
+
+
+@contextlib.contextmanager
+def told(run_dir: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Turns such errors into a SaveError."""
+    try:
+        yield
+    except errors as error:
+        whole = steps(run_dir)
+        last = f"the last whole checkpoint is step {whole[-1]}" if whole else "no checkpoint yet"
+        raise SaveError(
+            f"{run_dir} could not be written ({_reason(run_dir, error)}); {last}. Make room, or "
+            "bring the folder back, and give the same command."
+        ) from error
+
+
+def _reason(run_dir: Path, error: BaseException) -> str:
+    if not run_dir.is_dir():
+        return "the folder is gone"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(str(error).split())
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO):
+        if os.strerror(number) in text:  # in the midst of what the array store says
+            return os.strerror(number)
+    return text[:200] or type(error).__name__
 
 
 class Checkpoints:
@@ -89,16 +119,13 @@ class Checkpoints:
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
         try:
-            yield
-        except Exception as error:  # a full disk, a removed folder, whatever the writer meets
+            with told(self.folder.parent, Exception):  # whatever the writer meets
+                if not self.folder.is_dir():  # it would be made anew, and be all that is left
+                    raise FileNotFoundError(self.folder)
+                yield
+        except SaveError:
             self._has_failed = True
-            whole = steps(self.folder.parent)
-            last = f"the last whole one is step {whole[-1]}" if whole else "there is none yet"
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise SaveError(
-                f"a checkpoint could not be written to {self.folder} ({reason}); {last}. Make "
-                "room, or bring the folder back, and give the same command."
-            ) from error
+            raise
 
 
 def steps(run_dir: Path) -> list[int]:
@@ -216,7 +243,7 @@ def _damaged(run_dir: Path, step: int, error: Exception) -> str:
 def write_config(run_dir: Path, config: dict[str, Any]) -> None:
     """Writes config.json, whole or not at all."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    partial_file = run_dir / f".{os.getpid()}.config.json"
+    partial_file = run_dir / ".config.json"
     partial_file.write_text(json.dumps(config, indent=2) + "\n")
     partial_file.replace(run_dir / "config.json")
 

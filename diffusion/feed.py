@@ -15,6 +15,7 @@ import numpy as np
 
 from diffusion import sharding
 from diffusion.data import ImageArrays
+from diffusion.meter import Measured
 from diffusion.training import TrainState, TrainStep, make_train_steps
 
 AHEAD = 2
@@ -31,6 +32,8 @@ class Streamed:
       first: steps that are done already.
     """
 
+    steps = 1  # in a dispatch
+
     def __init__(
         self,
         train_step: TrainStep,
@@ -44,12 +47,12 @@ class Streamed:
         self._train_step, self._key = train_step, key
         self._batches = ahead(dataset, mesh, seed, first)
 
-    def run(self, state: TrainState, first: int, last: int) -> tuple[TrainState, list[Any]]:
+    def run(self, state: TrainState, first: int, last: int) -> tuple[TrainState, list[Measured]]:
         """The state after step `last`, and the metrics of each step."""
         metrics = []
         for _ in range(first, last):
             state, measured = self._train_step(state, next(self._batches), self._key)
-            metrics.append(measured)
+            metrics.append((measured, 1))
         return state, metrics
 
     def close(self) -> None:
@@ -97,7 +100,7 @@ class Resident:
     """The whole dataset on every device, and several steps a dispatch.
 
     Args:
-      steps: in a dispatch; what is left over is taken one by one.
+      steps: in a dispatch, at most.
     """
 
     def __init__(
@@ -111,21 +114,23 @@ class Resident:
         steps: int,
     ):
         self._train_steps, self._key, self._mesh = make_train_steps(train_step), key, mesh
-        self._dataset, self._seed, self._steps = dataset, seed, steps
+        self._dataset, self._seed, self.steps = dataset, seed, steps
         arrays: dict[str, np.ndarray] = {"image": dataset.pixels}
         if dataset.labels is not None:
             arrays["label"] = dataset.labels.astype(np.int32)
         self._arrays = sharding.on_every_device(mesh, arrays)
 
-    def run(self, state: TrainState, first: int, last: int) -> tuple[TrainState, list[Any]]:
-        """The state after step `last`, and metrics, those of a dispatch stacked."""
+    def run(self, state: TrainState, first: int, last: int) -> tuple[TrainState, list[Measured]]:
+        """The state after step `last`, and the metrics of each dispatch."""
         metrics = []
         while first < last:
-            steps = self._steps if last - first >= self._steps else 1
-            indices = [self._dataset.indices(self._seed, first + i) for i in range(steps)]
+            steps = min(self.steps, last - first)
+            # those beyond are of a fixed shape's sake
+            indices = [self._dataset.indices(self._seed, first + i) for i in range(self.steps)]
             chosen = sharding.shard_indices(self._mesh, np.stack(indices))
-            state, measured = self._train_steps(state, self._arrays, chosen, self._key)
-            metrics.append(measured)
+            count = np.int32(steps)
+            state, measured = self._train_steps(state, self._arrays, chosen, count, self._key)
+            metrics.append((measured, steps))
             first += steps
         return state, metrics
 

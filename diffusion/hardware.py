@@ -36,3 +36,14 @@ def memory_gib() -> float:
         unit = 1 if sys.platform == "darwin" else 1024
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return used / 2**30
+
+
+def suits_residence(num_bytes: int, device: Any) -> bool:
+    """Whether arrays had better lie in the device's memory: on accelerators, up to a quarter of it.
+
+    Not on a CPU, where what reads them there, several steps a dispatch, is slow.
+    """
+    if device.platform == "cpu":
+        return False
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return limit is None or num_bytes <= limit / 4

@@ -197,25 +197,37 @@ def make_train_step(
 
 
 def make_train_steps(train_step: TrainStep) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-    """Makes `train_steps(state, dataset, indices, key)`: several steps in one dispatch.
+    """Makes `train_steps(state, dataset, indices, num_steps, key)`: several steps in one dispatch.
 
     Saves what starting a step costs, which accelerators feel; on a CPU it is slow, because XLA runs
-    convolutions in loops on one core.
+    convolutions in loops on one core. How many steps are taken is a value, not a shape, so all
+    numbers run the same compiled step, to the last bit.
 
     Returns:
       train_steps; dataset is {"image": uint8 (N, H, W, C), "label": (N,), ...} on the devices,
-      indices (K, B) are each step's images; the state is donated, metrics have K in front.
+      indices (K, B) are each step's images, of which the first num_steps <= K are taken; the state
+      is donated, metrics have K in front, zeros beyond num_steps.
     """
 
     @partial(jax.jit, donate_argnums=0)
     def train_steps(
-        state: TrainState, dataset: Batch, indices: Int[Array, "K B"], key: Array
+        state: TrainState,
+        dataset: Batch,
+        indices: Int[Array, "K B"],
+        num_steps: Int[Array, ""],
+        key: Array,
     ) -> tuple[TrainState, dict[str, Array]]:
         def one(state: TrainState, chosen: Array) -> tuple[TrainState, dict[str, Array]]:
             batch = {name: values[chosen] for name, values in dataset.items()}
             batch["image"] = batch["image"].astype(jnp.float32) / 127.5 - 1
             return train_step(state, batch, key)
 
-        return jax.lax.scan(one, state, indices)
+        def advance(k: Array, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
+            state, measured = one(carry[0], indices[k])
+            return state, jax.tree.map(lambda all, now: all.at[k].set(now), carry[1], measured)
+
+        _, shapes = jax.eval_shape(one, state, indices[0])
+        void = jax.tree.map(lambda leaf: jnp.zeros((len(indices), *leaf.shape)), shapes)
+        return jax.lax.fori_loop(0, num_steps, advance, (state, void))
 
     return train_steps

@@ -2,18 +2,22 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
+from runs import (
+    SMALL,
+    STEPS,
+    assert_bitwise_equal,
+    final_state,
+    mistake,
+    records,
+    samples,
+    train_small,
+)
 
 import diffusion as dm
 import sample
@@ -22,17 +26,6 @@ from configs import build, cli, request, schema
 from configs.trained import Trained
 from diffusion import checkpoint, sharding
 
-ROOT = Path(__file__).parent.parent
-SMALL = """digits --data.batch-size 8 --model.channels 8 --model.num-groups 4
-    --model.channel-mult 1 --model.attention-resolutions 8 --run.log-every-steps 2
-    --run.save-every-steps 3 --run.sample-every-steps 100 --run.num-samples 10
-    --sampling.num-steps 2 --optimizer.decay-steps none --mesh.data 1""".split()
-STEPS = 12
-
-
-def train_small(run_dir, *options):
-    train.main([*SMALL, "--run-dir", str(run_dir), "--run.num-steps", str(STEPS), *options])
-
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
@@ -40,21 +33,6 @@ def run_dir(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "small"
     train_small(run_dir)
     return run_dir
-
-
-def final_state(run_dir):
-    recipe = schema.from_json(checkpoint.read_config(run_dir))
-    _, state = build.start(recipe, run_dir, recipe.mesh.make())
-    return state
-
-
-def assert_bitwise_equal(a, b):
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_array_equal(x, y)
-
-
-def records(run_dir):
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_run_writes_its_folder(run_dir):
@@ -73,57 +51,14 @@ def test_stopping_and_resuming_equals_an_uninterrupted_run(run_dir, tmp_path):
     assert_bitwise_equal(final_state(tmp_path / "halves"), final_state(run_dir))
 
 
-AS_HERE = {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "JAX_NUM_CPU_DEVICES": "4"}
-"""What conftest sets, for a process of its own."""
-
-
-def begun(run_dir, *options, program=("train.py",), **environment):
-    """A run in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, *program, *SMALL, "--run-dir", str(run_dir), *options],
-        cwd=ROOT,
-        env=os.environ | AS_HERE | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
-    killed = tmp_path / "killed"
-    process = begun(killed, "--run.num-steps", "1000000")
-    deadline = time.monotonic() + 120
-    while not checkpoint.steps(killed) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)  # somewhere between two of its saves
-    process.communicate()
-    reached = checkpoint.steps(killed)[-1]
-
-    goal = str(reached + 4)
-    train_small(killed, "--run.num-steps", goal)
-    train_small(tmp_path / "whole", "--run.num-steps", goal)
-    assert_bitwise_equal(final_state(killed), final_state(tmp_path / "whole"))
-    steps = [record["step"] for record in records(killed)]
-    assert steps == sorted(set(steps))  # nothing written twice
-    assert all(path.name.isdigit() for path in (killed / "checkpoints").iterdir())  # nothing stray
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
-def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(tmp_path, name):
-    process = begun(tmp_path, "--run.num-steps", "100000", "--run.log-every-steps", "1")
-    for line in process.stdout:
-        if line.startswith("step 5/"):
-            break
-    process.send_signal(getattr(signal, name))
-    out, error = process.communicate(timeout=60)
-    assert process.returncode == 0 and not error
-    reached = checkpoint.steps(tmp_path)[-1]
-    assert f"{name}: saved step {reached} of 100000; the same command goes on." in out
-    assert reached >= 5
-    train_small(tmp_path / "whole", "--run.num-steps", str(reached))
-    assert_bitwise_equal(final_state(tmp_path), final_state(tmp_path / "whole"))
-    train_small(tmp_path, "--run.num-steps", str(reached + 1))
-    assert checkpoint.steps(tmp_path)[-1] == reached + 1
+def test_so_it_does_with_several_steps_a_dispatch(tmp_path):
+    several = ("--run.steps-per-dispatch", "4")
+    train_small(tmp_path / "whole", *several)
+    for goal in ("1", "6", "7", str(STEPS)):  # dispatches of 1 to 4 steps
+        train_small(tmp_path / "parts", *several, "--run.num-steps", goal)
+    assert_bitwise_equal(final_state(tmp_path / "parts"), final_state(tmp_path / "whole"))
+    losses = [{r["step"]: r["loss"] for r in records(tmp_path / n)} for n in ("parts", "whole")]
+    assert losses[0][STEPS] == losses[1][STEPS]
 
 
 def test_a_dry_run_says_what_it_costs_and_writes_nothing(tmp_path, capsys):
@@ -173,47 +108,6 @@ def power_run(tmp_path_factory):
     return run_dir
 
 
-FULL_DISK = """
-import resource, signal, sys
-import train
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that grows beyond it gives an error
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-train.main(sys.argv[1:])
-"""
-
-
-def test_a_disk_that_is_full_ends_in_a_clear_line_with_the_last_checkpoint_whole(tmp_path):
-    train_small(tmp_path, "--run.num-steps", "3")
-    process = begun(
-        tmp_path,
-        *("--run.num-steps", "9"),
-        program=("-c", FULL_DISK),
-        JAX_ENABLE_COMPILATION_CACHE="false",
-    )
-    _, error = process.communicate()
-    assert process.returncode == 1
-    last = error.strip().splitlines()[-1]
-    assert "could not be written" in last and "the last whole one is step 3" in last
-    assert checkpoint.steps(tmp_path) == [3]
-    train_small(tmp_path, "--run.num-steps", "4")
-    assert checkpoint.steps(tmp_path) == [3, 4]
-
-
-def test_a_folder_that_is_removed_ends_in_a_clear_line(tmp_path, capfd):
-    recipe = cli.parse_train([*SMALL, "--run.num-steps", "3"]).recipe
-    mesh = recipe.mesh.make()
-    run_dir = tmp_path / "run"
-    build.claim(run_dir, recipe)
-    network, state = build.start(recipe, run_dir, mesh)
-    checkpoints = build.checkpoints(recipe, run_dir)
-    shutil.rmtree(run_dir)
-    (tmp_path / "run").touch()  # nothing can be made there any more
-    with pytest.raises(checkpoint.SaveError, match="could not be written .* there is none yet"):
-        checkpoints.save(state)
-        checkpoints.wait()
-    checkpoints.close()  # has nothing more to say
-
-
 def test_a_run_goes_from_one_device_to_four_and_back(run_dir, tmp_path):
     for devices, goal in (("1", "3"), ("4", "6"), ("1", str(STEPS))):
         train_small(tmp_path, "--mesh.data", devices, "--run.num-steps", goal)
@@ -223,15 +117,22 @@ def test_a_run_goes_from_one_device_to_four_and_back(run_dir, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)
 
 
-def test_a_finished_run_is_left_as_it_is(run_dir, capsys):
-    before = (run_dir / "metrics.jsonl").read_text()
+def contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_finished_run_is_left_as_it_is(run_dir):
+    before = contents(run_dir)
     train_small(run_dir)
-    assert (run_dir / "metrics.jsonl").read_text() == before
+    assert contents(run_dir) == before
 
 
-def samples(folder):
-    with np.load(folder / "samples.npz", allow_pickle=False) as arrays:
-        return arrays["images"], arrays["labels"]
+def test_a_grid_that_a_run_still_owes_is_drawn_when_it_goes_on(tmp_path):
+    options = ("--run.sample-every-steps", "3")
+    train_small(tmp_path, *options, "--run.num-steps", "3")
+    (tmp_path / "samples" / "3.png").unlink()  # as if it had been ended between save and drawing
+    train_small(tmp_path, *options, "--run.num-steps", "4")
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == {"3.png", "4.png"}
 
 
 @pytest.fixture(scope="module")
@@ -279,35 +180,6 @@ def test_sampling_uses_the_averaged_weights(run_dir, drawn, tmp_path):
     assert (from_last != drawn[0]).any()
 
 
-def test_a_loss_that_is_nan_stops_the_run_and_names_the_last_checkpoint(tmp_path, capsys):
-    train_small(tmp_path, "--run.num-steps", "3")
-    config = checkpoint.read_config(tmp_path)
-    config["optimizer"]["learning_rate"] = 1e15
-    config["optimizer"]["warmup_steps"] = 0
-    checkpoint.write_config(tmp_path, config)
-    with pytest.raises(SystemExit) as exit:
-        train_small(tmp_path, "--optimizer.learning-rate", "1e15", "--optimizer.warmup-steps", "0")
-    assert exit.value.code == 1
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "not finite in 6 steps in a row" in error and "last checkpoint: " in error
-    saved = checkpoint.steps(tmp_path)[-1]
-    assert f"{tmp_path}/checkpoints/{saved}." in error
-    assert np.isfinite(jax.tree.leaves(final_state(tmp_path).params)[0]).all()
-
-
-def test_weights_that_a_step_makes_infinite_are_not_saved(tmp_path, capsys):
-    with pytest.raises(SystemExit) as exit:  # the loss of step 1 is fine, its update is not
-        train_small(
-            tmp_path,
-            *("--run.save-every-steps", "1", "--optimizer.learning-rate", "1e38"),
-            *("--optimizer.warmup-steps", "0"),
-            *("--optimizer.clip-norm", "none"),
-        )
-    assert exit.value.code == 1
-    assert "weights are not finite after step 1 " in capsys.readouterr().err
-    assert checkpoint.steps(tmp_path) == []
-
-
 def test_a_refused_command_leaves_the_runs_config_as_it_is(run_dir, capsys):
     before = (run_dir / "config.json").read_text()
     argv = [*SMALL, "--run-dir", run_dir]
@@ -324,29 +196,11 @@ def test_checkpoints_without_their_config_are_told(run_dir, tmp_path, capsys):
     assert "config.json is missing beside them" in error
 
 
-def test_a_grid_of_samples_that_are_nan_does_not_end_the_training(tmp_path, capsys):
-    train_small(
-        tmp_path,
-        *("--run.num-steps", "4", "--run.sample-every-steps", "2", "--sampling.guidance", "1e38"),
-    )
-    out = capsys.readouterr().out
-    assert ": no grid, for samples are nan" in out and checkpoint.steps(tmp_path)[-1] == 4
-
-
 def test_samples_that_are_nan_are_not_written(run_dir, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         sample.main([str(run_dir), "--guidance", "1e38", "--out", str(tmp_path / "out")])
     assert exit.value.code == 1 and "samples are nan or inf" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def mistake(main, argv, capsys):
-    with pytest.raises(SystemExit) as exit:
-        main([str(word) for word in argv])
-    assert exit.value.code == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1, error
-    return error
 
 
 @pytest.mark.parametrize(

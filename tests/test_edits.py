@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from test_commands import mistake, samples, train_small
+from runs import mistake, samples, train_small
 
 import diffusion as dm
 import sample

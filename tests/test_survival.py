@@ -8,7 +8,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from test_commands import assert_bitwise_equal, begun, final_state, records, train_small
+from runs import assert_bitwise_equal, begun, final_state, records, train_small
 
 import diffusion as dm
 from configs import build, schema

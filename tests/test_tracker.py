@@ -27,6 +27,38 @@ def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
         tracker.check("trackio")
 
 
+def test_a_tracker_that_cannot_begin_is_refused_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(tracker.Refused, match="run.tracker=trackio cannot begin .* offline mode"):
+        tracker.Tracker("trackio", tmp_path, {})
+
+
+LISTS = """
+calls = []
+def init(**options): calls.append(("init", options["name"]))
+def log(values, step):
+    if step == 3: raise ConnectionError("no way")
+    calls.append((step, values["loss"]))
+def finish(): pass
+"""
+
+
+def test_a_tracker_is_told_of_a_step_once_and_its_failure_does_not_end_the_run(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "trackio.py").write_text(LISTS)  # one that keeps what it is told
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "trackio", raising=False)
+    for first, last in ((1, 4), (3, 5)):  # the second time from a checkpoint of step 2
+        told = tracker.Tracker("trackio", tmp_path, {})
+        for step in range(first, last + 1):
+            told.metrics(step, {"loss": float(step)})
+        told.close()
+    (_, name), *steps = sys.modules["trackio"].calls
+    assert steps == [(1, 1.0), (2, 2.0), (4, 4.0), ("init", name), (5, 5.0)]
+    assert capsys.readouterr().out.count("trackio was not told (no way)") == 1
+
+
 @pytest.mark.slow
 def test_a_run_that_goes_on_is_one_run_in_the_tracker(tmp_path):
     pytest.importorskip("trackio")

@@ -136,8 +136,8 @@ def test_several_steps_a_dispatch_are_single_steps(plain_step, state):
         feed.run(sharding.place(mesh, copied(state)), 0, 4) for feed in (streamed, resident)
     )
     streamed.close()
-    losses = np.concatenate([np.ravel(metrics["loss"]) for metrics in stacked])
-    np.testing.assert_allclose([m["loss"] for m in singles], losses, rtol=1e-5)
+    losses = np.concatenate([metrics["loss"][:steps] for metrics, steps in stacked])
+    np.testing.assert_allclose([metrics["loss"] for metrics, _ in singles], losses, rtol=1e-5)
     assert one.step == other.step == 4
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

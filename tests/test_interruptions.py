@@ -1,0 +1,180 @@
+"""Whatever is done to a run costs it time and nothing else, and is told in one line."""
+
+import shutil
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import (
+    SMALL,
+    assert_bitwise_equal,
+    begun,
+    final_state,
+    mistake,
+    records,
+    train_small,
+)
+
+import train
+from configs import build, cli
+from diffusion import checkpoint, lock
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+    killed = tmp_path / "killed"
+    process = begun(killed, "--run.num-steps", "1000000")
+    deadline = time.monotonic() + 120
+    while not checkpoint.steps(killed) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)  # somewhere between two of its saves
+    process.communicate()
+    reached = checkpoint.steps(killed)[-1]
+
+    goal = str(reached + 4)
+    train_small(killed, "--run.num-steps", goal)
+    train_small(tmp_path / "whole", "--run.num-steps", goal)
+    assert_bitwise_equal(final_state(killed), final_state(tmp_path / "whole"))
+    steps = [record["step"] for record in records(killed)]
+    assert steps == sorted(set(steps))  # nothing written twice
+    assert all(path.name.isdigit() for path in (killed / "checkpoints").iterdir())  # nothing stray
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(tmp_path, name):
+    process = begun(tmp_path, "--run.num-steps", "100000", "--run.log-every-steps", "1")
+    for line in process.stdout:
+        if line.startswith("step 5/"):
+            break
+    process.send_signal(getattr(signal, name))
+    out, error = process.communicate(timeout=60)
+    # as shells count: 143 and 130, so that nobody takes the run for finished
+    assert process.returncode == 128 + getattr(signal, name) and not error
+    reached = checkpoint.steps(tmp_path)[-1]
+    assert f"{name}: saved step {reached} of 100000; the same command goes on." in out
+    assert reached >= 5
+    train_small(tmp_path / "whole", "--run.num-steps", str(reached))
+    assert_bitwise_equal(final_state(tmp_path), final_state(tmp_path / "whole"))
+    train_small(tmp_path, "--run.num-steps", str(reached + 1))
+    assert checkpoint.steps(tmp_path)[-1] == reached + 1
+
+
+FULL_DISK = """
+import resource, signal, sys
+import train
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that grows beyond it gives an error
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+train.main(sys.argv[1:])
+"""
+
+
+def test_a_disk_that_is_full_ends_in_a_clear_line_with_the_last_checkpoint_whole(tmp_path):
+    train_small(tmp_path, "--run.num-steps", "3")
+    process = begun(tmp_path, "--run.num-steps", "9", program=("-c", FULL_DISK))
+    _, error = process.communicate()
+    assert process.returncode == 1
+    assert "could not be written" in error and "the last whole checkpoint is step 3" in error
+    assert error.count("\n") == 1, error
+    assert checkpoint.steps(tmp_path) == [3]
+    train_small(tmp_path, "--run.num-steps", "4")
+    assert checkpoint.steps(tmp_path) == [3, 4]
+
+
+def test_a_folder_that_is_removed_ends_in_a_clear_line_and_is_not_made_anew(tmp_path):
+    recipe, run_dir = cli.parse_train([*SMALL, "--run.num-steps", "3"]).recipe, tmp_path / "run"
+    build.claim(run_dir, recipe)
+    _, state = build.start(recipe, run_dir, recipe.mesh.make())
+    checkpoints = build.checkpoints(recipe, run_dir)
+    shutil.rmtree(run_dir)
+    with pytest.raises(checkpoint.SaveError, match="the folder is gone.*no checkpoint yet"):
+        checkpoints.save(state)
+    checkpoints.close()  # has nothing more to say
+    assert not run_dir.exists()
+
+
+def test_records_that_cannot_be_written_end_in_a_clear_line(tmp_path, capfd):
+    train_small(tmp_path, "--run.num-steps", "3")
+    shutil.rmtree(tmp_path / "samples")
+    (tmp_path / "samples").touch()
+    with pytest.raises(SystemExit) as exit:
+        train_small(tmp_path, "--run.num-steps", "4")
+    assert exit.value.code == 1
+    error = capfd.readouterr().err
+    assert "could not be written (File exists); the last whole checkpoint is step " in error
+    assert error.count("\n") == 1
+
+
+def test_a_folder_is_one_process_s_at_a_time(tmp_path, capsys):
+    argv = [*SMALL, "--run.num-steps", "1", "--run-dir", tmp_path]
+    with lock.held(tmp_path):
+        assert f"another process trains in {tmp_path}" in mistake(train.main, argv, capsys)
+    assert list(tmp_path.iterdir()) == []
+    train_small(tmp_path, "--run.num-steps", "1")
+    train_small(tmp_path, "--run.num-steps", "2")  # the first has let go
+
+
+IN_A_COMPILER = """
+import hashlib
+from configs import signals
+with signals.stop_requests() as stop_request:
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)  # Python sees no signal within
+"""
+
+
+def test_a_second_interrupt_ends_the_program_even_where_python_does_not_look(tmp_path):
+    process = begun(tmp_path, program=("-c", IN_A_COMPILER))
+    assert process.stdout.readline() == "ready\n"
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == 130 and "stopped; checkpoints are kept" in error
+
+
+def test_a_device_without_enough_memory_is_one_line(capsys):
+    with pytest.raises(SystemExit) as exit, cli.one_line_errors():
+        jnp.zeros(2**50).block_until_ready()
+    error = capsys.readouterr().err
+    assert exit.value.code == 1 and error.count("\n") == 1
+    assert "out of memory" in error and "--data.batch-size" in error
+
+
+def test_a_loss_that_is_nan_stops_the_run_and_names_the_last_checkpoint(tmp_path, capsys):
+    train_small(tmp_path, "--run.num-steps", "3")
+    config = checkpoint.read_config(tmp_path)
+    config["optimizer"]["learning_rate"] = 1e15
+    config["optimizer"]["warmup_steps"] = 0
+    checkpoint.write_config(tmp_path, config)
+    with pytest.raises(SystemExit) as exit:
+        train_small(tmp_path, "--optimizer.learning-rate", "1e15", "--optimizer.warmup-steps", "0")
+    assert exit.value.code == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "not finite in 6 steps in a row" in error and "last checkpoint: " in error
+    saved = checkpoint.steps(tmp_path)[-1]
+    assert f"{tmp_path}/checkpoints/{saved}." in error
+    assert np.isfinite(jax.tree.leaves(final_state(tmp_path).params)[0]).all()
+
+
+def test_weights_that_a_step_makes_infinite_are_not_saved(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:  # the loss of step 1 is fine, its update is not
+        train_small(
+            tmp_path,
+            *("--run.save-every-steps", "1", "--optimizer.learning-rate", "1e38"),
+            *("--optimizer.warmup-steps", "0"),
+            *("--optimizer.clip-norm", "none"),
+        )
+    assert exit.value.code == 1
+    assert "weights are not finite, up to step 1 " in capsys.readouterr().err
+    assert checkpoint.steps(tmp_path) == []
+
+
+def test_a_grid_of_samples_that_are_nan_does_not_end_the_training(tmp_path, capsys):
+    train_small(
+        tmp_path,
+        *("--run.num-steps", "4", "--run.sample-every-steps", "2", "--sampling.guidance", "1e38"),
+    )
+    out = capsys.readouterr().out
+    assert ": no grid, for samples are nan" in out and checkpoint.steps(tmp_path)[-1] == 4
