@@ -12,11 +12,10 @@ from functools import partial
 from pathlib import Path
 
 import jax
-from tqdm import tqdm
 
 import diffusion as dm
 import sample
-from configs import Recipe, Run, build, cli, compiled, cost, request, signals
+from configs import Recipe, build, cli, compiled, cost, request, signals
 from configs.trained import Trained
 from diffusion import checkpoint, hosts, images, lock, sharding, tracker
 from diffusion.data import ImageArrays
@@ -24,6 +23,7 @@ from diffusion.denoiser import Network
 from diffusion.journal import Journal
 from diffusion.meter import Meter
 from diffusion.profile import Profile
+from diffusion.progress import Progress
 from unet_flax import tune_cpu
 
 
@@ -78,13 +78,7 @@ def train(
         closing(build.journal(recipe, run_dir, first)) as journal,
         closing(build.checkpoints(recipe, run_dir)) as checkpoints,
         closing(build.feed(recipe, dataset, mesh, train_step, key, first)) as feed,
-        tqdm(
-            total=run.num_steps * batch_size,
-            initial=first * batch_size,
-            unit="img",
-            unit_scale=True,
-            disable=None if hosts.is_main() else True,  # None: shown on a terminal only
-        ) as bar,
+        closing(Progress(run.num_steps, first, batch_size)) as progress,
     ):
         peak = cost.peak_images_per_second(recipe, mesh)
         meter = Meter(batch_size, run.max_skipped_steps, peak)
@@ -96,11 +90,11 @@ def train(
             profile.before(before, step)
             state, metrics = feed.run(state, before, step)
             meter.add(metrics)
-            bar.update((step - before) * batch_size)
+            progress.advance(step - before)
             if before == first:
                 jax.block_until_ready(metrics)
                 meter.restart_clock()  # without the compilation
-                bar.unpause()
+                progress.restart_clock()
 
             logs, is_last = step % run.log_every_steps == 0, step == run.num_steps
             is_stopped = not is_last and hosts.any_says(stop_request() is not None, now=logs)
@@ -110,15 +104,17 @@ def train(
                 values = meter.read()
                 if meter.fault:
                     checkpoints.wait()
-                    raise FloatingPointError(diverged(meter.fault, run, run_dir, step))
+                    raise FloatingPointError(
+                        f"{meter.fault}, up to step {step} (seed {run.seed}); "
+                        f"{checkpoint.last(run_dir)}. A lower --optimizer.learning-rate may help."
+                    )
                 journal.metrics(step, values)
-                report(bar, step, run.num_steps, values)
+                progress.report(step, values)
             if saves:
                 checkpoints.save(state)
             if draws:
                 draw(state)
                 meter.restart_clock()
-        bar.close()
         checkpoints.wait()
         asked = stop_request()
     if step < run.num_steps:
@@ -149,25 +145,6 @@ def draw_due_grid(
         journal.samples(step, images.grid(sample.draw(trained, labels, seed=0)))
     except FloatingPointError as error:
         hosts.say(f"step {step}: no grid, for {error}")
-
-
-def report(bar: tqdm, step: int, num_steps: int, values: dict[str, float]) -> None:
-    """Shows the loss in the progress bar, or in a plain line where there is no terminal."""
-    loss = f"{values['loss']:.4f}" if "loss" in values else "not finite"
-    bar.set_postfix(loss=loss)
-    if bar.disable:
-        speed = f"{values['images_per_second']:.0f} img/s" if "images_per_second" in values else ""
-        hosts.say(f"step {step}/{num_steps}  loss {loss}  {speed}")
-
-
-def diverged(fault: str, run: Run, run_dir: Path, step: int) -> str:
-    """What to tell of a run that must not go on."""
-    saved = checkpoint.steps(run_dir)
-    last = run_dir / "checkpoints" / str(saved[-1]) if saved else "none yet"
-    return (
-        f"{fault}, up to step {step} (seed {run.seed}); last checkpoint: {last}. A lower "
-        "--optimizer.learning-rate may help."
-    )
 
 
 if __name__ == "__main__":

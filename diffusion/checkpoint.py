@@ -35,11 +35,9 @@ def told(run_dir: Path, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        whole = steps(run_dir)
-        last = f"the last whole checkpoint is step {whole[-1]}" if whole else "no checkpoint yet"
         raise SaveError(
-            f"{run_dir} could not be written ({_reason(run_dir, error)}); {last}. Make room, or "
-            "bring the folder back, and give the same command."
+            f"{run_dir} could not be written ({_reason(run_dir, error)}); {last(run_dir)}. Make "
+            "room, or bring the folder back, and give the same command."
         ) from error
 
 
@@ -134,6 +132,16 @@ def steps(run_dir: Path) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+
+
+def last(run_dir: Path) -> str:
+    """Where the latest whole checkpoint lies, for people."""
+    whole = steps(run_dir)
+    return (
+        f"last checkpoint: {run_dir / 'checkpoints' / str(whole[-1])}"
+        if whole
+        else "no checkpoint yet"
+    )
 
 
 def restore(run_dir: Path, target: TrainState, step: int | None = None) -> TrainState:

@@ -7,7 +7,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 RIM = {f"{name}.py" for name in "checkpoint feed fingerprint hardware hosts images".split()}
-RIM |= {f"{name}.py" for name in "journal lock meter packing profile tensorboard tracker".split()}
+RIM |= {
+    f"{name}.py"
+    for name in "journal lock meter packing profile progress tensorboard tracker".split()
+}
 
 
 def imported(path):

@@ -118,9 +118,8 @@ def test_a_disk_that_is_really_full_ends_in_one_line_that_names_a_whole_checkpoi
         pytest.skip("a disk of its own cannot be had here")
     assert process.returncode == 1
     steps = json.loads(process.stdout.splitlines()[-1].removeprefix("whole: "))
-    assert f"(No space left on device); the last whole checkpoint is step {steps[-1]}." in (
-        process.stderr
-    )
+    last = f"last checkpoint: {tmp_path}/run/checkpoints/{steps[-1]}. "
+    assert f"(No space left on device); {last}" in process.stderr
     assert process.stderr.count("\n") == 1
 
 
