@@ -1,5 +1,6 @@
 """What a recipe costs, without training: `python train.py RECIPE --dry-run`."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -44,7 +45,16 @@ def lines(recipe: Recipe, mesh: jax.sharding.Mesh) -> Iterator[str]:
 
 
 def flops_of_step(recipe: Recipe) -> tuple[float, Any]:
-    """Floating-point operations of a training step, and the shapes of the state that it takes."""
+    """Floating-point operations that a training step needs, and the shapes of its state.
+
+    They are those of the whole batch at once and without remat: XLA counts the body of a loop once
+    however often it runs, and what is computed again does not bring training forward.
+    """
+    recipe = dataclasses.replace(
+        recipe,
+        model=dataclasses.replace(recipe.model, remat=False),
+        run=dataclasses.replace(recipe.run, accumulate=1),
+    )
     network, params = build.abstract_network(recipe)
     state = jax.eval_shape(lambda params: build.new_state(recipe, params), params)
     train_step, key = build.train_step(recipe, network)
