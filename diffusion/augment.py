@@ -40,7 +40,10 @@ class NonLeaky:
     A network that is told can leave it out: a label of zeros asks for images as they are, so the
     changes do not leak into samples. The batch gains "augment_label" (B, 9): mirrored left to right
     and top to bottom (0 or 1), log of the scale, cos - 1 and sin of the turn, log of the stretch
-    along two axes, shift along two axes.
+    times cos and sin of its axis, shift along two axes.
+
+    Deviation: every stretch's axis is drawn, and from half a circle: the images are as likely as
+    with a whole one, where a label would stand for a stretch and for the opposite one.
 
     Attributes:
       rate: probability of each change but the mirroring left to right, which has 1/2; in [0, 1].
@@ -67,22 +70,23 @@ def _changed(
     happens = jax.random.bernoulli(happens_key, rate, (5,)).astype(image.dtype)
     coin = jax.random.bernoulli(mirror_key, 0.5, (2,)).astype(image.dtype)
     normal = jax.random.normal(normal_key, (4,))
-    angle = jax.random.uniform(angle_key, (2,), minval=-jnp.pi, maxval=jnp.pi)
+    reach = jnp.array([jnp.pi, jnp.pi / 2])
+    turn, axis = jax.random.uniform(angle_key, (2,), minval=-reach, maxval=reach)
     left_right, top_bottom = coin[0], coin[1] * happens[0]
     log_scale = 0.2 * normal[0] * happens[1]  # in powers of two
-    turn = angle[0] * happens[2]
+    turn *= happens[2]
     log_stretch = 0.2 * normal[1] * happens[3]
     shift = 0.125 * normal[2:] * happens[4]  # (x, y), as a share of the image
 
     mirrored = jnp.where(left_right > 0, image[:, ::-1], image)
     mirrored = jnp.where(top_bottom > 0, mirrored[::-1], mirrored)
-    matrix = _rotation(turn) @ _stretch(angle[1], log_stretch) * 2.0**log_scale
+    matrix = _rotation(turn) @ _stretch(axis, log_stretch) * 2.0**log_scale
     warped = warp(mirrored, matrix, shift * jnp.array([image.shape[1], image.shape[0]]))
     image = jnp.where(happens[1:].any(), warped, mirrored)
     label = [
         *(left_right, top_bottom, log_scale / 0.2),
         *(jnp.cos(turn) - 1, jnp.sin(turn)),
-        *(log_stretch / 0.2 * jnp.cos(angle[1]), log_stretch / 0.2 * jnp.sin(angle[1])),
+        *(log_stretch / 0.2 * jnp.cos(axis), log_stretch / 0.2 * jnp.sin(axis)),
         *(shift / 0.125),
     ]
     return image, jnp.stack(label).astype(jnp.float32)

@@ -63,14 +63,38 @@ def test_labels_are_zero_where_nothing_was_changed(size):
     np.testing.assert_array_equal(batch["label"], jnp.arange(64))
 
 
+def told(label):
+    """The matrix and the shift, in shares of the image, that a label stands for."""
+    scale, turn = 2 ** (0.2 * label[2]), np.arctan2(label[4], label[3] + 1)
+    # along an axis to the right, longer or shorter: the label is the axis times the stretch
+    stretch = np.copysign(0.2 * np.hypot(*label[5:7]), label[5])
+    axis = np.arctan(label[6] / label[5])
+    along = rotation(axis) @ np.diag([2**stretch, 2**-stretch]) @ rotation(-axis)
+    return scale * rotation(turn) @ along, 0.125 * label[7:]
+
+
+def rotation(angle):
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def test_the_label_alone_says_what_was_done():
+    image = jnp.asarray(picture(), jnp.float32)
+    batch = dm.NonLeaky(1.0)(jax.random.key(0), {"image": jnp.stack([image] * 16)})
+    for changed, label in zip(batch["image"], np.asarray(batch["augment_label"]), strict=True):
+        mirrored = image[:: -1 if label[1] else 1, :: -1 if label[0] else 1]
+        matrix, shift = told(label)
+        expected = warp(mirrored, jnp.float32(matrix), jnp.float32(32 * shift))
+        np.testing.assert_allclose(changed, expected, atol=1e-3)  # rounding, times the slope
+
+
 def test_every_change_happens_at_its_rate_and_is_told():
     image = jnp.zeros((4000, 2, 2, 1))
     label = np.asarray(dm.NonLeaky(0.2)(jax.random.key(0), {"image": image})["augment_label"])
-    told = np.stack(
+    changes = np.stack(
         [label[:, 0], label[:, 1], label[:, 2], label[:, 4], label[:, 5], label[:, 7], label[:, 8]]
     )
     # five standard errors of sqrt(0.25 / 4000) = 0.008
-    rates = (told != 0).mean(1)
+    rates = (changes != 0).mean(1)
     np.testing.assert_allclose(rates, [0.5, 0.1, 0.2, 0.2, 0.2, 0.2, 0.2], atol=0.04)
     assert np.abs(label[:, 3] - (np.sqrt(1 - label[:, 4] ** 2) - 1)).min() < 1e-6
 
