@@ -35,20 +35,19 @@ class Flip:
 
 @dataclass(frozen=True)
 class NonLeaky:
-    """Flips, scales, turns, stretches and shifts images, and tells the network how.
+    """Flips, scales, turns, stretches and shifts images, in this order, and tells the network how.
 
     A network that is told can leave it out: a label of zeros asks for images as they are, so the
     changes do not leak into samples. The batch gains "augment_label" (B, 9): mirrored left to right
     and top to bottom (0 or 1), log of the scale, cos - 1 and sin of the turn, log of the stretch
     times cos and sin of its axis, shift along two axes.
 
-    Deviation: every stretch's axis is drawn, and from half a circle: the images are as likely as
-    with a whole one, where a label would stand for a stretch and for the opposite one.
-
     Attributes:
       rate: probability of each change but the mirroring left to right, which has 1/2; in [0, 1].
     Source: Karras et al. 2022, arXiv:2206.00364, appendix F.2 and table 6 (0.12 for CIFAR-10);
-      Karras et al. 2020, arXiv:2006.06676, appendix B (the warp, between sym6 filters).
+      Karras et al. 2020, arXiv:2006.06676, appendix B (the warp, between sym6 filters;
+      the order). Deviation: a stretch's axis is always drawn, and from half a circle: the images
+      are as likely as with a whole one, where a label stands for a stretch and for its opposite.
     """
 
     rate: float = 0.12
@@ -80,7 +79,7 @@ def _changed(
 
     mirrored = jnp.where(left_right > 0, image[:, ::-1], image)
     mirrored = jnp.where(top_bottom > 0, mirrored[::-1], mirrored)
-    matrix = _rotation(turn) @ _stretch(axis, log_stretch) * 2.0**log_scale
+    matrix = _stretch(axis, log_stretch) @ _rotation(turn) * 2.0**log_scale
     warped = warp(mirrored, matrix, shift * jnp.array([image.shape[1], image.shape[0]]))
     image = jnp.where(happens[1:].any(), warped, mirrored)
     label = [

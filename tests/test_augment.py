@@ -70,7 +70,7 @@ def told(label):
     stretch = np.copysign(0.2 * np.hypot(*label[5:7]), label[5])
     axis = np.arctan(label[6] / label[5])
     along = rotation(axis) @ np.diag([2**stretch, 2**-stretch]) @ rotation(-axis)
-    return scale * rotation(turn) @ along, 0.125 * label[7:]
+    return scale * along @ rotation(turn), 0.125 * label[7:]
 
 
 def rotation(angle):
