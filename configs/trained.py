@@ -116,14 +116,14 @@ def _reconstructed(
     recipe: Recipe, folder: Path, target: Any, step: int | None, ema: str
 ) -> tuple[Any, int]:
     """A power-function average that was not kept, from those of all checkpoints up to the step."""
-    names, kept = recipe.ema.names, recipe.ema
+    names, kept = ", ".join(recipe.ema.names), recipe.ema.sigma_rel_of
     try:
         sigma_rel = float(ema)
     except ValueError:
-        raise ValueError(f"--ema {ema}: this run keeps {', '.join(names)}.") from None
-    if not isinstance(kept, dm.PowerFunction):
+        raise ValueError(f"--ema {ema}: this run keeps {names}.") from None
+    if not kept:
         raise ValueError(
-            f"--ema {ema}: this run keeps {', '.join(names)}; others can be made of power-function "
+            f"--ema {ema}: this run keeps {names}; others can be made of power-function "
             "averages alone."
         )
     last = step if step is not None else max(checkpoint.steps(folder), default=None)
@@ -131,14 +131,14 @@ def _reconstructed(
     if last not in steps:
         checkpoint.restore_average(folder, target, step)  # says what is missing
     assert last is not None
-    snapshots = [(at, width) for at in steps for width in kept.sigma_rels]
+    snapshots = [(at, width) for at in steps for width in kept.values()]
     factors = iter(reconstruct(snapshots, last, sigma_rel).tolist())
     total: Any = None
     for at in steps:
-        averages, _ = checkpoint.restore_average(folder, target, at)
-        for name in names:
+        average, _ = checkpoint.restore_average(folder, target, at)
+        for name in kept:
             factor = next(factors)
-            part = jax.tree.map(lambda leaf, f=factor: f * leaf, averages[name])
+            part = jax.tree.map(lambda leaf, f=factor: f * leaf, recipe.ema.choose(average, name))
             total = part if total is None else jax.tree.map(jnp.add, total, part)
     return total, last
 

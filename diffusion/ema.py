@@ -1,7 +1,8 @@
 """Averages of the weights over training, which sample better than the last weights.
 
 An average is `ema.init(params)` and `ema.update(average, params, step, batch_size)`;
-`ema.choose(average, name)` is one of those that it keeps, by the names in `ema.names`.
+`ema.choose(average, name)` is one of those that it keeps, by the names in `ema.names`; others are
+made afterwards from those in `ema.sigma_rel_of`, see `reconstruct`.
 """
 
 from collections.abc import Sequence
@@ -40,6 +41,10 @@ class EMA:
     def names(self) -> tuple[str, ...]:
         return (f"{self.decay:g}",)
 
+    @property
+    def sigma_rel_of(self) -> dict[str, float]:
+        return {}  # it is no power function
+
     def init(self, params: Any) -> Any:
         return _copy(params)
 
@@ -73,6 +78,10 @@ class HalfLife:
     @property
     def names(self) -> tuple[str, ...]:
         return (str(self.half_life_images),)
+
+    @property
+    def sigma_rel_of(self) -> dict[str, float]:
+        return {}  # it is no power function
 
     def init(self, params: Any) -> Any:
         return _copy(params)
@@ -113,6 +122,10 @@ class PowerFunction:
     def names(self) -> tuple[str, ...]:
         return tuple(f"{sigma_rel:g}" for sigma_rel in self.sigma_rels)
 
+    @property
+    def sigma_rel_of(self) -> dict[str, float]:
+        return dict(zip(self.names, self.sigma_rels, strict=True))
+
     def init(self, params: Any) -> Any:
         return {name: _copy(params) for name in self.names}
 
@@ -121,7 +134,7 @@ class PowerFunction:
         t = step + 1.0
         return {
             name: _mix(average[name], params, (1 - 1 / t) ** (power(sigma_rel) + 1))
-            for name, sigma_rel in zip(self.names, self.sigma_rels, strict=True)
+            for name, sigma_rel in self.sigma_rel_of.items()
         }
 
     def choose(self, average: Any, name: str) -> Any:
@@ -150,6 +163,10 @@ class Several:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(name for part in self.averages for name in part.names)
+
+    @property
+    def sigma_rel_of(self) -> dict[str, float]:
+        return {name: s for part in self.averages for name, s in part.sigma_rel_of.items()}
 
     def init(self, params: Any) -> Any:
         return {"+".join(part.names): part.init(params) for part in self.averages}

@@ -98,8 +98,19 @@ def test_an_average_made_afterwards_of_a_width_that_is_kept_is_that_one(power_ru
 @pytest.fixture(scope="module")
 def power_run(tmp_path_factory):
     """A run that keeps power-function averages, which no recipe does yet."""
-    run_dir = tmp_path_factory.mktemp("runs") / "power"
-    recipe = dataclasses.replace(cli.parse_train(SMALL).recipe, ema=dm.PowerFunction())
+    return run_with(dm.PowerFunction(), tmp_path_factory.mktemp("runs") / "power")
+
+
+def test_what_is_kept_beside_other_averages_makes_the_same_others(power_run, tmp_path):
+    several = run_with(dm.Several((dm.EMA(0.9), dm.PowerFunction())), tmp_path / "several")
+    alone, beside = (Trained.read(folder, ema="0.07").params for folder in (power_run, several))
+    assert_bitwise_equal(alone, beside)
+    kept = final_state(several).ema["0.9"]  # which names an average, and no width
+    assert_bitwise_equal(Trained.read(several, ema="0.9").params, kept)
+
+
+def run_with(ema, run_dir):
+    recipe = dataclasses.replace(cli.parse_train(SMALL).recipe, ema=ema)
     recipe = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, num_steps=9))
     mesh, dataset = recipe.mesh.make(), recipe.data.load()
     build.claim(run_dir, recipe)
