@@ -57,6 +57,11 @@ class Adam:
             demand("(0, inf)", clip_norm=self.clip_norm)
         demand("[0, inf)", weight_decay=self.weight_decay)
 
+    @property
+    def last_step(self) -> int | None:
+        """The step at which the rate has come to 0, after which training is idle; or None."""
+        return self.decay_steps
+
     def make(self) -> optax.GradientTransformation:
         """The optax transformation."""
         rate: optax.Schedule = optax.constant_schedule(self.learning_rate)
@@ -91,7 +96,7 @@ class Optax:
     Attributes:
       name: of the function, such as "lion" or "contrib.muon".
       options: its arguments but for the rate.
-      learning_rate: constant rate, or the schedule's first argument where there is one.
+      learning_rate: constant rate, where there is no schedule.
       schedule: name of a function of optax such as "warmup_cosine_decay_schedule", or "".
       schedule_options: all its arguments.
       clip_norm: largest global norm of the gradient, or None.
@@ -103,13 +108,20 @@ class Optax:
     schedule: str = ""
     schedule_options: dict[str, Any] = field(default_factory=dict)
     clip_norm: float | None = None
-    decay_steps = None
 
     def __post_init__(self):
+        demand("(0, inf)", learning_rate=self.learning_rate)
+        if self.clip_norm is not None:
+            demand("(0, inf)", clip_norm=self.clip_norm)
         try:
             self.make()
         except (AttributeError, TypeError) as error:
             raise ValueError(f"optax makes no such optimiser: {error}.") from error
+
+    @property
+    def last_step(self) -> int | None:
+        """None: where a schedule of optax comes to 0 cannot be seen."""
+        return None
 
     def make(self) -> optax.GradientTransformation:
         """The optax transformation."""

@@ -138,11 +138,11 @@ class Recipe:
                 f"guidance={self.sampling.guidance} needs a network that was trained with classes "
                 "and with label_dropout above 0; use 1."
             )
-        decay_steps = self.optimizer.decay_steps
-        if decay_steps is not None and self.run.num_steps > decay_steps:
+        last_step = self.optimizer.last_step
+        if last_step is not None and self.run.num_steps > last_step:
             raise ValueError(
                 f"run.num_steps={self.run.num_steps} goes beyond optimizer.decay_steps="
-                f"{decay_steps}, where the learning rate is 0; a longer run needs a larger "
+                f"{last_step}, where the learning rate is 0; a longer run needs a larger "
                 "optimizer.decay_steps from its beginning."
             )
 

@@ -174,6 +174,8 @@ def test_any_optimiser_of_optax_can_be_a_recipes(optimizer):
         lambda: Optax("adamm"),
         lambda: Optax("lion", {"b7": 1.0}),
         lambda: Optax("lion", schedule="linear"),
+        lambda: Optax("lion", learning_rate=-1.0),
+        lambda: Optax("lion", clip_norm=-1.0),
         lambda: Adam(1e-3, weight_decay=-1.0),
         lambda: Adam(1e-3, sqrt_decay_steps=0),
         lambda: Adam(1e-3, sqrt_decay_steps=5, decay_steps=5),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import diffusion as dm
-from configs import Adam, Sampling
+from configs import Adam, Optax, Sampling
 from diffusion.ranges import demand, demand_ascent
 from diffusion.solve import check_grid
 
@@ -18,7 +18,7 @@ def kinds():
     """Every public dataclass that can be made of its defaults, and those of recipes."""
     public = [getattr(dm, name) for name in dm.__all__]
     kinds = [kind for kind in public if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
-    return [*kinds, Sampling, Adam]
+    return [*kinds, Sampling, Adam, Optax]
 
 
 NUMBERS = [
@@ -36,7 +36,7 @@ def test_the_law_below_sees_the_fields():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("kind", "name"), NUMBERS)
 def test_no_number_of_a_public_dataclass_may_be_nan_or_infinite(kind, name, value):
-    given = {"learning_rate": 1e-3} if kind is Adam else {}
+    given = {Adam: {"learning_rate": 1e-3}, Optax: {"name": "sgd"}}.get(kind, {})
     with pytest.raises(ValueError, match=rf"{name}={value} is outside [\[(]") as error:
         kind(**(given | {name: value}))
     assert "\n" not in str(error.value)
