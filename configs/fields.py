@@ -7,6 +7,7 @@ An option is `--section.field VALUE`; tuples are comma-separated, None is `none`
 import argparse
 import contextlib
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -31,7 +32,7 @@ def add(parser: Any, owner: Any, prefix: str) -> None:
         if isinstance(value, dict):
             continue  # for recipes alone
         group.add_argument(
-            f"--{prefix}{field.name}".replace("_", "-"),
+            _option(prefix + field.name),
             dest=prefix + field.name,
             type=_reader(hints[field.name]),
             metavar=_metavar(hints[field.name]),
@@ -42,7 +43,11 @@ def add(parser: Any, owner: Any, prefix: str) -> None:
 
 
 def replaced(owner: Any, given: dict[str, Any], prefix: str) -> Any:
-    """The dataclass with the given values in it, checked anew."""
+    """The dataclass with the given values in it, checked anew.
+
+    Raises:
+      ValueError: what the dataclass says, after the options whose fields it names or the section.
+    """
     changes = {}
     for field in dataclasses.fields(owner):
         value = getattr(owner, field.name)
@@ -50,7 +55,17 @@ def replaced(owner: Any, given: dict[str, Any], prefix: str) -> Any:
             changes[field.name] = replaced(value, given, f"{prefix}{field.name}.")
         elif prefix + field.name in given:
             changes[field.name] = given[prefix + field.name]
-    return dataclasses.replace(owner, **changes)
+    try:
+        return dataclasses.replace(owner, **changes)
+    except ValueError as error:
+        typed = [name for name in changes if prefix + name in given]
+        named = [_option(prefix + name) for name in typed if re.search(rf"\b{name}=", str(error))]
+        where = ", ".join(named) or prefix.rstrip(".")
+        raise ValueError(f"{where}: {error}" if where else str(error)) from error
+
+
+def _option(name: str) -> str:
+    return f"--{name}".replace("_", "-")
 
 
 def _reader(hint: Any) -> Callable[[str], Any]:
