@@ -91,6 +91,13 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
         options = [option for action in parser._actions for option in action.option_strings]
         word = unknown[0].partition("=")[0]
         if word.startswith("-"):
+            titles = [f"--{group.title}" for group in parser._action_groups]
+            is_section = word in titles or any(o.startswith(f"{word}.") for o in options)
+            if is_section or word.endswith(".kind"):
+                fail(
+                    f"unknown option {word}: kinds are chosen in a recipe's file, numbers on the "
+                    "command line as --section.field; --help lists all options."
+                )
             close = configs.nearest(word, [o for o in options if o.startswith("--")])
             hint = close if "mean" in close else "; --help lists all options"
             fail(f"unknown option {word}{hint}")
