@@ -128,6 +128,8 @@ class Recipe:
 
     def __post_init__(self):
         demand("[0, 1]", label_dropout=self.label_dropout)
+        if self.data.batch_size < 1:
+            raise ValueError(f"data.batch_size={self.data.batch_size} must be 1 or more.")
         if self.data.batch_size % self.run.accumulate:
             raise ValueError(
                 f"run.accumulate={self.run.accumulate} does not divide data.batch_size="

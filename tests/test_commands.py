@@ -247,6 +247,7 @@ def test_samples_that_are_nan_are_not_written(run_dir, tmp_path, capsys):
         (["digits", "--model.num-classes", "none"], "the data has 10 classes"),
         (["digits", "--optimizer.learning-rate", "0"], "learning_rate=0.0"),
         (["digits", "--data.batch-size", "0"], "batch_size=0"),
+        (["digits", "--data.batch-size", "0", "--dry-run"], "batch_size=0"),
         (["digits", "--data.batch-size", "30"], "not divisible by the 4 devices"),
         (["digits", "--mesh.data", "3", "--mesh.fsdp", "2"], "4 devices"),
     ],
