@@ -69,6 +69,9 @@ def run(
     args = parser.parse_args(argv)
     rows = []
     for name in args.networks:
+        ours, theirs = networks.num_parameters(networks.case(name))
+        if ours != theirs:
+            print(f"{name}: {ours:,} parameters here, {theirs:,} there: diffusers has but the like")
         for batch_size in args.batch_size:
             case = networks.case(name, batch_size)
             sides = {"unet-flax": our_side(case, args.dtype)}
@@ -76,7 +79,11 @@ def run(
                 sides[f"torch {side}"] = their_side(case, args.dtype, SIDES[side])
             seconds = timing.alternate(sides, args.rounds)
             made = timing.rows(
-                f"{name} {args.dtype}", seconds, f"torch {args.sides[0]}", case.batch
+                f"{name} {args.dtype}",
+                seconds,
+                f"torch {args.sides[0]}",
+                images=case.batch,
+                parameters=dict.fromkeys(sides, theirs) | {"unet-flax": ours},
             )
             timing.show(made)
             rows += made

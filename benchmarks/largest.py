@@ -85,6 +85,7 @@ def main() -> None:
         parser.error("on a CPU give --gib, the memory that a process may hold.")
     rows = []
     for name in args.networks:
+        networks.num_parameters(networks.case(name))  # equal, where the networks are the same
         for side in args.sides:
             rows.append(row := search(name, side, args.dtype, args.gib))
             print(f"{row.case:20} {row.side:20} batch {row.batch:5}  {row.peak_gib:6.2f} GiB")

@@ -28,6 +28,7 @@ class Row:
     Attributes:
       case: what is computed.
       images: in a call.
+      parameters: of this side's network.
       milliseconds: median of a call.
       images_per_second: by that median.
       ratio: median over the rounds of this side's time over the reference's; below 1 is faster.
@@ -37,6 +38,7 @@ class Row:
     case: str
     images: int
     side: str
+    parameters: int
     milliseconds: float
     images_per_second: float
     ratio: float
@@ -62,12 +64,20 @@ def alternate(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, 
     return {name: np.array(values) for name, values in seconds.items()}
 
 
-def rows(case: str, seconds: Mapping[str, np.ndarray], reference: str, images: int) -> list[Row]:
+def rows(
+    case: str,
+    seconds: Mapping[str, np.ndarray],
+    reference: str,
+    *,
+    images: int,
+    parameters: Mapping[str, int],
+) -> list[Row]:
     """One row a side.
 
     Args:
       reference: the side to which the others are compared.
       images: in a call.
+      parameters: of each side's network.
     """
     made = []
     for side, values in seconds.items():
@@ -75,7 +85,7 @@ def rows(case: str, seconds: Mapping[str, np.ndarray], reference: str, images: i
         median = float(np.median(values))
         rate = images / median
         numbers = (1e3 * median, rate, float(ratio), float(low), float(high))
-        made.append(Row(case, images, side, *numbers))
+        made.append(Row(case, images, side, parameters[side], *numbers))
     return made
 
 
