@@ -38,7 +38,7 @@ bench: $(BENCH)/.installed  ## this CPU, also against PyTorch, within ten minute
 	$(MEASURE)memory --networks channels32 $(OUT)/memory.json
 	$(MEASURE)data --seconds 2 $(OUT)/data.json
 	$(MEASURE)compile --rounds 1 $(OUT)/compile.json
-	$(MEASURE)loop --pairs 1
+	$(MEASURE)loop --pairs 1 $(OUT)/loop.json
 
 GPU := --dtype bfloat16 --sides compiled eager
 
@@ -53,7 +53,7 @@ bench-gpu: $(BENCH)/.installed  ## a GPU against PyTorch on it; figures in .cach
 	$(MEASURE)memory --networks ddpm edm --batch-size 256 $(OUT)/memory.json
 	$(MEASURE)largest --networks ddpm --dtype bfloat16 $(OUT)/largest.json
 	$(MEASURE)data $(OUT)/data.json
-	$(MEASURE)loop digits
+	$(MEASURE)loop digits $(OUT)/loop.json
 
 lock:  ## pins every version, for all supported Pythons, without addresses; needs uv
 	uv pip compile --universal --no-emit-index-url --no-header --no-annotate --upgrade \

@@ -18,14 +18,26 @@ import jax
 import numpy as np
 
 import train
+from benchmarks import timing
 from configs import build, cli
 from diffusion import sharding
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """The loop, and the mean of the bare step's two runs around it."""
+
+    recipe: str
+    loop_images_per_second: float
+    bare_images_per_second: float
+    ratio: float
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", nargs="*", default=["digits"], help="as train.py takes it")
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="FILE")
     args, fields = parser.parse_known_args()
     recipe = cli.parse_train([*args.recipe, *fields]).recipe
     steps = recipe.run.save_every_steps
@@ -62,14 +74,18 @@ def main() -> None:
             seconds_per_image = [1 / json.loads(line)["images_per_second"] for line in lines]
             return 1 / float(np.mean(seconds_per_image))
 
-        ratios, before = [], bare()
+        made, before = [], bare()
         for pair in range(args.pairs):
             looped = loop(Path(folder) / str(pair))
             after = bare()
-            ratios.append(looped / ((before + after) / 2))
+            mean = (before + after) / 2
+            made.append(Pair(" ".join([*args.recipe, *fields]), looped, mean, looped / mean))
             print(f"bare {before:.0f}, loop {looped:.0f}, bare {after:.0f} img/s", flush=True)
             before = after
+    ratios = [pair.ratio for pair in made]
     print(f"loop / bare: median {np.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
+    if args.json:
+        timing.write_json(args.json, "loop", made)
 
 
 if __name__ == "__main__":
