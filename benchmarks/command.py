@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import networks, timing
+from benchmarks import devices, networks, timing
 from benchmarks.networks import Case
 
 
@@ -32,7 +32,7 @@ class TorchOptions:
         return torch.compile(model, mode="max-autotune", dynamic=False)
 
     def images(self, case: Case) -> torch.Tensor:
-        x = torch.from_numpy(networks.images(case)).permute(0, 3, 1, 2).to(networks.torch_device())
+        x = torch.from_numpy(networks.images(case)).permute(0, 3, 1, 2).to(devices.torch_device())
         return x.contiguous(
             memory_format=torch.channels_last if self.channels_last else torch.contiguous_format
         )
@@ -40,7 +40,7 @@ class TorchOptions:
     def autocast(self, dtype: str) -> contextlib.AbstractContextManager:
         if dtype == "float32":
             return contextlib.nullcontext()
-        return torch.autocast(networks.torch_device().type, torch.bfloat16)
+        return torch.autocast(devices.torch_device().type, torch.bfloat16)
 
 
 SIDES = {
@@ -67,6 +67,7 @@ def run(
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args(argv)
+    devices.shared()
     rows = []
     for name in args.networks:
         ours, theirs = networks.num_parameters(networks.case(name))

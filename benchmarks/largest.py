@@ -12,9 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
-
-from benchmarks import command, networks, timing, train_step
+from benchmarks import command, devices, networks, timing, train_step
 
 SIDES = ("unet-flax", "unet-flax remat", *(f"torch {side}" for side in command.SIDES))
 
@@ -81,7 +79,7 @@ def main() -> None:
         side, batch = args.one
         print(take(args.networks[0], side, int(batch), args.dtype))
         return
-    if args.gib is None and jax.default_backend() == "cpu":
+    if devices.shared() == "cpu" and args.gib is None:
         parser.error("on a CPU give --gib, the memory that a process may hold.")
     rows = []
     for name in args.networks:

@@ -13,6 +13,7 @@ from diffusers import UNet2DModel
 from flax import nnx
 
 import unet_flax
+from benchmarks import devices
 from unet_flax import UNetConfig, presets
 from unet_flax.diffusers_config import to_diffusers
 
@@ -91,12 +92,8 @@ def theirs(case: Case, *, channels_last: bool = False) -> torch.nn.Module:
     """diffusers' network on the device that is there."""
     torch.manual_seed(0)
     model: torch.nn.Module = UNet2DModel(**case.theirs)
-    model.to(torch_device())
+    model.to(devices.torch_device())
     return model.to(memory_format=torch.channels_last) if channels_last else model
-
-
-def torch_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def images(case: Case, seed: int = 0) -> np.ndarray:
