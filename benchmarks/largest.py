@@ -7,19 +7,22 @@ number half-way to the next one. Ours also with blocks computed again in the bac
 
 import argparse
 import dataclasses
-import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 from benchmarks import command, devices, networks, timing, train_step
+from diffusion import hardware
 
 SIDES = ("unet-flax", "unet-flax remat", *(f"torch {side}" for side in command.SIDES))
 
 
 @dataclasses.dataclass(frozen=True)
 class Largest:
-    """The largest batch that fitted, and the peak of the process that took it on a CPU."""
+    """The largest batch that fitted, and the peak of memory: the GPU's, or a CPU's process's."""
 
     case: str
     side: str
@@ -28,7 +31,7 @@ class Largest:
 
 
 def take(name: str, side: str, batch: int, dtype: str) -> float:
-    """Takes two steps and gives the process's peak memory in GiB; fails where it does not fit."""
+    """Takes two steps and gives the peak of memory in GiB; fails where it does not fit."""
     case = networks.case(name, batch)
     if side.startswith("torch"):
         options = command.SIDES[side.removeprefix("torch ")]
@@ -38,7 +41,9 @@ def take(name: str, side: str, batch: int, dtype: str) -> float:
         step = train_step.our_side(case._replace(config=config), dtype)
     step()
     step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if side.startswith("torch") and devices.torch_device().type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return hardware.memory_gib()
 
 
 def fits(name: str, side: str, batch: int, dtype: str, gib: float | None) -> float | None:
@@ -47,6 +52,8 @@ def fits(name: str, side: str, batch: int, dtype: str, gib: float | None) -> flo
     done = subprocess.run(
         [sys.executable, *argv, "--try", side, str(batch)], capture_output=True, text=True
     )
+    if done.returncode == -signal.SIGKILL:
+        return None  # the kernel ended it, for the machine has no more memory
     if done.returncode != 0:
         if not any(sign in done.stderr for sign in ("RESOURCE_EXHAUSTED", "OutOfMemory")):
             raise RuntimeError(f"{side}, batch {batch}: {done.stderr.strip()[-500:]}")
