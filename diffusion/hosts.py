@@ -51,6 +51,7 @@ def start(
             coordinator,
             num_hosts,
             host_index,
+            local_device_ids(os.environ) if coordinator is None else None,
             # what is given is given; else JAX asks the cluster
             cluster_detection_method=None if coordinator is None else "deactivate",
             heartbeat_timeout_seconds=LOST_AFTER_SECONDS,
@@ -74,6 +75,25 @@ def in_cluster(environment: Mapping[str, str]) -> bool:
     if any(counts and int(environment.get(name, 1)) > 1 for name, counts in tasks.items()):
         return True
     return {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= environment.keys()
+
+
+def local_device_ids(environment: Mapping[str, str]) -> list[int] | None:
+    """Which devices of its machine this process takes: [] is all that it sees, None as JAX chooses.
+
+    To each task of SLURM and Open MPI JAX gives one device, by the task's number on its machine.
+    That leaves the others idle where a machine has one task (github.com/jax-ml/jax/issues/16788),
+    and names the wrong one where the cluster shows each task its own devices alone (issues/23452).
+    """
+    if "JAX_LOCAL_DEVICE_IDS" in environment:
+        return None  # JAX goes by it
+    if "OMPI_COMM_WORLD_LOCAL_SIZE" in environment:  # first, for mpirun may be a task of SLURM
+        is_alone = environment["OMPI_COMM_WORLD_LOCAL_SIZE"] == "1"
+    else:
+        num_machines = environment.get("SLURM_STEP_NUM_NODES", environment.get("SLURM_NNODES"))
+        is_alone = num_machines is not None and environment.get("SLURM_NTASKS") == num_machines
+    seen = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    share = int(environment.get("SLURM_GPUS_PER_TASK", "1").rpartition(":")[2])  # or TYPE:NUMBER
+    return [] if is_alone or 0 < len(seen) <= share else None
 
 
 def _is_tpu() -> bool:

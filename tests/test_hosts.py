@@ -21,6 +21,7 @@ SMALL = """digits --data.batch-size 8 --model.channels 8 --model.num-groups 4
     --model.channel-mult 1 --model.attention-resolutions 8 --run.log-every-steps 2
     --run.save-every-steps 3 --run.sample-every-steps 100 --run.num-samples 10
     --sampling.num-steps 2 --optimizer.decay-steps none""".split()
+SHORT = ("--run.num-steps", "3")
 TRAIN = "import sys, train; train.main(sys.argv[1:])"
 TRAIN_RESUME_SAMPLE = """
 import sys, sample, train
@@ -30,29 +31,49 @@ train.main([*words, "--run.num-steps", "3"])
 train.main([*words[: words.index("--coordinator")], "--run.num-steps", "6"])
 sample.main([run_dir, "--num-images", "6"])
 """
+AS_HERE = {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "JAX_NUM_CPU_DEVICES": "2"}
 
 
-def begun(program, run_dir, *options):
+def by_flags(port, index):
+    """How a host learns who the others are: its arguments, and its environment."""
+    flags = ["--coordinator", f"localhost:{port}", "--num-hosts", "2", "--host-index", str(index)]
+    return flags, {}
+
+
+def by_slurm(num_machines):
+    """What srun tells each of two tasks, on one machine or on one each."""
+    return lambda port, index: (
+        [],
+        {
+            "JAX_COORDINATOR_PORT": str(port),  # else it follows from the job's number
+            "SLURM_JOB_ID": "1",
+            "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_STEP_NUM_NODES": str(num_machines),
+            "SLURM_NTASKS": "2",
+            "SLURM_PROCID": str(index),
+            "SLURM_LOCALID": str(index if num_machines == 1 else 0),
+        },
+    )
+
+
+def begun(program, run_dir, *options, told=by_flags):
     """Two hosts that run the same program."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    environment = os.environ | {
-        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
-        "JAX_NUM_CPU_DEVICES": "2",
-    }
-    argv = [*SMALL, "--run-dir", str(run_dir), *options, "--coordinator", address]
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", program, *argv, "--num-hosts", "2", "--host-index", str(index)],
+        port = free.getsockname()[1]
+    processes = []
+    for index in (0, 1):
+        flags, environment = told(port, index)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *SMALL, "--run-dir", str(run_dir), *options, *flags],
             cwd=ROOT,
-            env=environment,
+            env=os.environ | AS_HERE | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for index in (0, 1)
-    ]
+        processes.append(process)
+    return processes
 
 
 def ended(processes):
@@ -87,6 +108,16 @@ def test_two_hosts_are_one_run(tmp_path, fsdp):
     for run_dir in (one, two):
         assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 4  # once each
     assert {"grid.png", "samples.npz", "00005.png"} <= {p.name for p in (two / "images").iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_machines", "devices"), [(1, ["0", "1"]), (2, ["all", "all"])])
+def test_tasks_of_slurm_find_each_other_and_their_devices(tmp_path, num_machines, devices):
+    tell = "; import jax; print('devices', jax.config.values['jax_cuda_visible_devices'])"
+    outs = ended(begun(TRAIN + tell, tmp_path, *SHORT, told=by_slurm(num_machines)))
+    assert [out.split("devices ")[1].strip() for out in outs] == devices
+    assert "steps 0 to 3" in outs[0] and "step" not in outs[1]
+    assert checkpoint.steps(tmp_path) == [3]
 
 
 @pytest.mark.slow
@@ -144,3 +175,30 @@ def test_a_mistake_about_hosts_is_told(given, says):
 )
 def test_a_cluster_is_known_by_its_environment(environment, is_cluster):
     assert hosts.in_cluster(environment) == is_cluster
+
+
+SLURM = {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_NODES": "4", "SLURM_LOCALID": "0"}
+PACKED = SLURM | {"SLURM_STEP_NUM_NODES": "1", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}
+MPI = {"OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "ids"),
+    [
+        ({}, None),
+        (SLURM, []),  # one task a machine
+        (SLURM | {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}, []),
+        ({"SLURM_NTASKS": "2", "SLURM_NNODES": "2"}, []),
+        (PACKED, None),  # one device a task
+        (PACKED | {"SLURM_GPUS_PER_TASK": "1"}, None),  # --gpu-bind=none: each sees all
+        (PACKED | {"CUDA_VISIBLE_DEVICES": "0"}, []),  # each sees its own
+        (PACKED | {"CUDA_VISIBLE_DEVICES": "2,3", "SLURM_GPUS_PER_TASK": "2"}, []),
+        (PACKED | {"CUDA_VISIBLE_DEVICES": "2,3", "SLURM_GPUS_PER_TASK": "h100:2"}, []),
+        (MPI, None),
+        (MPI | SLURM, None),  # mpirun is the task of SLURM, and has four of its own
+        (MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, []),
+        (SLURM | {"JAX_LOCAL_DEVICE_IDS": "1"}, None),
+    ],
+)
+def test_no_device_is_left_idle_or_taken_twice(environment, ids):
+    assert hosts.local_device_ids(environment) == ids
