@@ -46,6 +46,8 @@ def start(
         raise ValueError(f"--coordinator {coordinator} is not ADDRESS:PORT.")
     if coordinator is None and not in_cluster(os.environ) and not _is_tpu():
         return
+    # it would take SIGTERM for itself, and a host that loads or samples could not be ended
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             coordinator,

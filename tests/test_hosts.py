@@ -21,6 +21,13 @@ SMALL = """digits --data.batch-size 8 --model.channels 8 --model.num-groups 4
     --model.channel-mult 1 --model.attention-resolutions 8 --run.log-every-steps 2
     --run.save-every-steps 3 --run.sample-every-steps 100 --run.num-samples 10
     --sampling.num-steps 2 --optimizer.decay-steps none""".split()
+JOIN = """
+import sys, time
+from diffusion import hosts
+hosts.start(sys.argv[-5], 2, int(sys.argv[-1]))
+print("joined", flush=True)
+time.sleep(120)
+"""
 SHORT = ("--run.num-steps", "3")
 TRAIN = "import sys, train; train.main(sys.argv[1:])"
 TRAIN_RESUME_SAMPLE = """
@@ -145,6 +152,17 @@ def test_where_one_host_is_asked_to_stop_all_save_and_leave(tmp_path):
     main, _ = ended(processes)
     reached = checkpoint.steps(tmp_path)[-1]
     assert f"another host is stopped: saved step {reached} of 100000" in main
+
+
+def test_sigterm_ends_a_host_before_it_trains(tmp_path):
+    processes = begun(JOIN, tmp_path)
+    for process in processes:
+        assert "joined" in process.stdout.readline()
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(
