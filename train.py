@@ -84,7 +84,7 @@ def train(
         meter = Meter(batch_size, run.max_skipped_steps, peak)
         draw = partial(draw_due_grid, recipe, run_dir, network, mesh, journal)
         draw(state)  # where an earlier part of the run ended before it had
-        step, is_stopped = first, False
+        stop, step, is_stopped = hosts.StopAgreement(first), first, False
         while step < run.num_steps and not is_stopped:
             before, step = step, build.next_stop(run, step, feed.steps, is_new=step == first)
             profile.before(before, step)
@@ -97,7 +97,7 @@ def train(
                 progress.restart_clock()
 
             logs, is_last = step % run.log_every_steps == 0, step == run.num_steps
-            is_stopped = not is_last and hosts.any_says(stop_request() is not None, now=logs)
+            is_stopped = not is_last and stop.reached(step, stop_request, metrics)
             saves = is_last or is_stopped or step % run.save_every_steps == 0
             draws = build.is_grid_due(run, step) and not is_stopped
             if saves or draws or logs:

@@ -6,7 +6,8 @@ into one folder that all of them see.
 
 import importlib.util
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,6 +16,9 @@ from jax.experimental import multihost_utils
 
 LOST_AFTER_SECONDS = 30
 """How long a host may be silent before the others give up; and how long they wait at the end."""
+
+AGREE_EVERY_SECONDS = 5.0
+"""How long at most, about, until all hosts know that one of them is to stop."""
 
 
 def start(
@@ -107,15 +111,46 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
-def any_says(told: bool, *, now: bool = True) -> bool:
-    """Whether any host says so; all of them must ask.
-
-    Args:
-      now: whether hosts wait for each other's answer; if not, many give False and one its own.
-    """
+def any_says(told: bool) -> bool:
+    """Whether any host says so; all of them must ask."""
     if jax.process_count() == 1:
         return told
-    return now and bool(multihost_utils.process_allgather(np.asarray(told)).any())
+    return bool(multihost_utils.process_allgather(np.asarray(told)).any())
+
+
+class StopAgreement:
+    """Whether to stop, answered alike on all hosts though a signal reaches only some of them.
+
+    To ask each other they wait for their devices, so they do it about every five seconds only. No
+    host's clock may say when, or one would ask while the others do not: each time they agree, by
+    the slowest clock among them, after how many steps they ask again. A host that is the only one
+    waits as often: while it runs ahead of its devices, it may be far from its next reply to a
+    signal.
+
+    Args:
+      step: at which the run begins.
+    """
+
+    def __init__(self, step: int):
+        self._asked, self._next, self._since = step, step + 1, time.monotonic()
+
+    def reached(self, step: int, stop_request: Callable[[], str | None], metrics: Any) -> bool:
+        """Whether to stop after this step; all hosts call it at the same steps.
+
+        Args:
+          stop_request: says whether this host is asked to, and by what.
+          metrics: arrays of this step, which are ready when the devices are done with it.
+        """
+        if step < self._next:
+            return jax.process_count() == 1 and stop_request() is not None
+        jax.block_until_ready(metrics)  # before the clock is read: it is the devices' time
+        here = [stop_request() is not None, time.monotonic() - self._since]
+        told, seconds = multihost_utils.process_allgather(np.asarray(here, np.float32)).T
+        steps = step - self._asked
+        # at most twice as many as before: the first ones may have been quick by chance
+        ahead = min(2 * steps, int(steps * AGREE_EVERY_SECONDS / seconds.max()))
+        self._asked, self._next, self._since = step, step + max(1, ahead), time.monotonic()
+        return bool(told.any())
 
 
 def check_same(value: int, what: str) -> None:

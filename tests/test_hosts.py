@@ -28,6 +28,19 @@ hosts.start(sys.argv[-5], 2, int(sys.argv[-1]))
 print("joined", flush=True)
 time.sleep(120)
 """
+AGREE = """
+import sys, time
+from diffusion import hosts
+index = int(sys.argv[-1])
+hosts.start(sys.argv[-5], 2, index)
+hosts.AGREE_EVERY_SECONDS = 0.2
+stop, step, began = hosts.StopAgreement(0), 1, time.monotonic()
+request = lambda: "SIGTERM" if index == 1 and time.monotonic() - began > 2 else None
+while not stop.reached(step, request, metrics=()):
+    time.sleep(0.001 * (1 + index))
+    step += 1
+print("stopped", step)
+"""
 SHORT = ("--run.num-steps", "3")
 TRAIN = "import sys, train; train.main(sys.argv[1:])"
 TRAIN_RESUME_SAMPLE = """
@@ -144,14 +157,22 @@ def test_where_one_host_is_killed_the_other_ends_and_the_run_resumes(tmp_path, v
 
 
 @pytest.mark.slow
-def test_where_one_host_is_asked_to_stop_all_save_and_leave(tmp_path):
-    processes = begun(TRAIN, tmp_path, "--run.num-steps", "100000")
+def test_where_one_host_is_asked_to_stop_all_save_and_leave_in_time(tmp_path):
+    seldom = ("--run.log-every-steps", "100000", "--run.num-steps", "100000")
+    processes = begun(TRAIN, tmp_path, *seldom)
     while not checkpoint.steps(tmp_path):
         time.sleep(0.1)
+    began = time.monotonic()
     processes[1].send_signal(signal.SIGTERM)
     main, _ = ended(processes)
+    assert time.monotonic() - began < 30  # what clusters grant before they kill
     reached = checkpoint.steps(tmp_path)[-1]
     assert f"another host is stopped: saved step {reached} of 100000" in main
+
+
+def test_hosts_of_different_speed_stop_at_the_same_step(tmp_path):
+    one, other = (out.split("stopped ")[1].split()[0] for out in ended(begun(AGREE, tmp_path)))
+    assert one == other  # were they to ask at different steps, they would not even end
 
 
 def test_sigterm_ends_a_host_before_it_trains(tmp_path):
