@@ -35,7 +35,7 @@ def start(
       host_index: which of them this is, from 0.
     Raises:
       ValueError: some are given and others not, or they contradict each other.
-      ConnectionError: the others cannot be reached.
+      ConnectionError: the others cannot be asked for, or not reached.
     """
     given = (coordinator, num_hosts, host_index)
     if given == (None, 1, None):
@@ -50,6 +50,8 @@ def start(
         raise ValueError(f"--coordinator {coordinator} is not ADDRESS:PORT.")
     if coordinator is None and not in_cluster(os.environ) and not _is_tpu():
         return
+    if coordinator is None and in_kubernetes(os.environ) and not _is_tpu():
+        _check_kubernetes()
     # it would take SIGTERM for itself, and a host that loads or samples could not be ended
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -63,12 +65,13 @@ def start(
             heartbeat_timeout_seconds=LOST_AFTER_SECONDS,
             shutdown_timeout_seconds=LOST_AFTER_SECONDS,
         )
-    except (ValueError, RuntimeError) as error:
+    except Exception as error:  # Kubernetes' package has errors of its own
         if coordinator is None and not in_cluster(os.environ):
             return  # a TPU's library without a pod of TPUs
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ConnectionError(
-            f"the other hosts were not found ({' '.join(str(error).split())[:200]}); name them by "
-            "--coordinator ADDRESS:PORT --num-hosts N --host-index I, or say --num-hosts 1."
+            f"the other hosts were not found ({what}); name them by --coordinator ADDRESS:PORT "
+            "--num-hosts N --host-index I, or say --num-hosts 1 if this is a run of its own."
         ) from error
 
 
@@ -80,7 +83,21 @@ def in_cluster(environment: Mapping[str, str]) -> bool:
     }
     if any(counts and int(environment.get(name, 1)) > 1 for name, counts in tasks.items()):
         return True
+    return in_kubernetes(environment)
+
+
+def in_kubernetes(environment: Mapping[str, str]) -> bool:
+    """Whether this process is a pod of an indexed Kubernetes job, of however many pods."""
     return {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= environment.keys()
+
+
+def _check_kubernetes() -> None:
+    if importlib.util.find_spec("kubernetes") is None:
+        raise ConnectionError(
+            "this is a pod of an indexed Kubernetes job, and such pods are one run; to find the "
+            'others pip install kubernetes, or ".[kubernetes]". If each pod is a run of its own, '
+            "say --num-hosts 1."
+        )
 
 
 def local_device_ids(environment: Mapping[str, str]) -> list[int] | None:

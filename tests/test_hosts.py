@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -214,6 +215,31 @@ def test_a_mistake_about_hosts_is_told(given, says):
 )
 def test_a_cluster_is_known_by_its_environment(environment, is_cluster):
     assert hosts.in_cluster(environment) == is_cluster
+
+
+@pytest.fixture
+def pod(monkeypatch):
+    """This process is a pod of an indexed Kubernetes job."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
+
+
+@pytest.mark.skipif(find_spec("kubernetes") is not None, reason="the package is installed")
+def test_a_pod_without_kubernetes_package_is_told_what_to_install(pod):
+    with pytest.raises(ConnectionError, match="pip install kubernetes.* --num-hosts 1"):
+        hosts.start()
+
+
+def test_a_pod_that_is_a_run_of_its_own_asks_for_no_others(pod):
+    hosts.start(num_hosts=1)
+    assert jax.process_count() == 1
+
+
+def test_a_cluster_that_does_not_say_enough_is_told_in_a_line(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "a")  # and no number of the job
+    with pytest.raises(ConnectionError, match="not found .*: .*--coordinator ADDRESS:PORT"):
+        hosts.start()
 
 
 SLURM = {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_NODES": "4", "SLURM_LOCALID": "0"}
