@@ -109,6 +109,12 @@ def ended(processes):
     return outs
 
 
+def assert_same_weights(a, b):
+    """But for rounding: sums over devices are taken in another order where hosts exchange them."""
+    for x, y in zip(jax.tree.leaves(final_state(a)), jax.tree.leaves(final_state(b)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+
+
 def final_state(run_dir):
     recipe = schema.from_json(checkpoint.read_config(run_dir))
     return build.start(recipe, run_dir, recipe.mesh.make())[1]
@@ -122,13 +128,24 @@ def test_two_hosts_are_one_run(tmp_path, fsdp):
     assert "steps 3 to 6" in main and "6 images of step 6" in main
     assert "step" not in other  # the main host speaks for all
     train.main([*SMALL, "--run-dir", str(one), "--run.num-steps", "6", "--mesh.fsdp", fsdp])
-    for a, b in zip(
-        jax.tree.leaves(final_state(two)), jax.tree.leaves(final_state(one)), strict=True
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert_same_weights(two, one)
     for run_dir in (one, two):
         assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 4  # once each
     assert {"grid.png", "samples.npz", "00005.png"} <= {p.name for p in (two / "images").iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", ["1", "4"])  # 4: each array is cut among both hosts
+def test_a_run_that_moves_to_two_hosts_and_back_ends_as_one_that_stays(tmp_path, fsdp):
+    moved, stayed = tmp_path / "moved", tmp_path / "stayed"
+    options = ("--mesh.fsdp", fsdp, "--run.num-steps")
+    train.main([*SMALL, "--run-dir", str(moved), *options, "3"])  # one host of four devices
+    main, _ = ended(begun(TRAIN, moved, *options, "6"))
+    assert "steps 3 to 6" in main
+    train.main([*SMALL, "--run-dir", str(moved), *options, "9"])
+    train.main([*SMALL, "--run-dir", str(stayed), *options, "9"])
+    assert checkpoint.steps(moved) == checkpoint.steps(stayed)
+    assert_same_weights(moved, stayed)
 
 
 @pytest.mark.slow
