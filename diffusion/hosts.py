@@ -151,7 +151,7 @@ class StopAgreement:
     def __init__(self, step: int):
         self._asked, self._next, self._since = step, step + 1, time.monotonic()
 
-    def reached(self, step: int, stop_request: Callable[[], str | None], metrics: Any) -> bool:
+    def reached(self, step: int, stop_request: Callable[[], Any], metrics: Any) -> bool:
         """Whether to stop after this step; all hosts call it at the same steps.
 
         Args:
