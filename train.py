@@ -37,8 +37,7 @@ def main(argv: list[str]) -> None:
             sharding.check_batch_size(mesh, recipe.data.batch_size, recipe.run.accumulate)
             if is_dry:
                 return hosts.say(*cost.lines(recipe, mesh), sep="\n")
-            if recipe.run.tracker is not None:
-                tracker.check(recipe.run.tracker)
+            tracker.check(recipe.run.tracker)
             compiled.keep()
             dataset = recipe.data.load()
             build.check_fit(recipe, dataset)
@@ -80,8 +79,7 @@ def train(
         closing(build.feed(recipe, dataset, mesh, train_step, key, first)) as feed,
         closing(Progress(run.num_steps, first, batch_size)) as progress,
     ):
-        peak = cost.peak_images_per_second(recipe, mesh)
-        meter = Meter(batch_size, run.max_skipped_steps, peak)
+        meter = Meter(batch_size, run.max_skipped_steps, cost.peak_images_per_second(recipe, mesh))
         draw = partial(draw_due_grid, recipe, run_dir, network, mesh, journal)
         draw(state)  # where an earlier part of the run ended before it had
         stop, step, is_stopped = hosts.StopAgreement(first), first, False

@@ -15,8 +15,10 @@ TRACKERS = ("wandb", "trackio")
 PROJECT = "unet-flax"
 
 
-def check(name: str) -> None:
-    """Raises a ValueError where there is no such tracker, or it is not installed."""
+def check(name: str | None) -> None:
+    """Raises a ValueError where there is no such tracker, or it is not installed; None is none."""
+    if name is None:
+        return
     if name not in TRACKERS:
         raise ValueError(f"tracker={name!r} is none of {', '.join(TRACKERS)}; or use none.")
     if importlib.util.find_spec(name) is None:
