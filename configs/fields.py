@@ -17,6 +17,12 @@ import docstring_parser
 
 
 def add(parser: Any, owner: Any, prefix: str) -> None:
+    """Adds an option for each field of a dataclass and of those that it holds.
+
+    Args:
+      parser: argparse's, or a group of one.
+      prefix: of the options, such as "run."; "" for a recipe.
+    """
     docs = {
         name.strip(): parameter.description or ""
         for parameter in docstring_parser.parse(type(owner).__doc__ or "").params
