@@ -167,3 +167,26 @@ def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json is damaged"):
         checkpoint.read_config(tmp_path)
+
+
+# the writes that the failed one has cut off say so, and Python remarks on each
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_save_that_does_not_fit_is_told_with_the_last_checkpoint_which_stays_whole(run_dir):
+    checkpoints = checkpoint.Checkpoints(run_dir, keep=2)
+    says = rf"File too large\); last checkpoint: {run_dir}/checkpoints/30\. "
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # no file grows beyond it
+    try:
+        with pytest.raises(checkpoint.SaveError, match=says):
+            checkpoints.save(make_state(40))
+            checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    checkpoints.close()  # has nothing more to say
+    gc.collect()
+    assert checkpoint.steps(run_dir) == [20, 30]
+    again = checkpoint.Checkpoints(run_dir, keep=2)
+    again.save(make_state(40))
+    again.close()
+    assert_equal(checkpoint.restore(run_dir, target()), make_state(40))
+    assert sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["30", "40"]

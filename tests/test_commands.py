@@ -51,6 +51,7 @@ def test_stopping_and_resuming_equals_an_uninterrupted_run(run_dir, tmp_path):
     assert_bitwise_equal(final_state(tmp_path / "halves"), final_state(run_dir))
 
 
+@pytest.mark.slow
 def test_so_it_does_with_several_steps_a_dispatch(tmp_path):
     several = ("--run.steps-per-dispatch", "4")
     train_small(tmp_path / "whole", *several)
@@ -97,19 +98,9 @@ def test_an_average_made_afterwards_of_a_width_that_is_kept_is_that_one(power_ru
 
 @pytest.fixture(scope="module")
 def power_run(tmp_path_factory):
-    """A run that keeps power-function averages, which no recipe does yet."""
-    return run_with(dm.PowerFunction(), tmp_path_factory.mktemp("runs") / "power")
-
-
-def test_what_is_kept_beside_other_averages_makes_the_same_others(power_run, tmp_path):
-    several = run_with(dm.Several((dm.EMA(0.9), dm.PowerFunction())), tmp_path / "several")
-    alone, beside = (Trained.read(folder, ema="0.07").params for folder in (power_run, several))
-    assert_bitwise_equal(alone, beside)
-    kept = final_state(several).ema["0.9"]  # which names an average, and no width
-    assert_bitwise_equal(Trained.read(several, ema="0.9").params, kept)
-
-
-def run_with(ema, run_dir):
+    """A run that keeps averages of two kinds, which no recipe does yet."""
+    run_dir = tmp_path_factory.mktemp("runs") / "power"
+    ema = dm.Several((dm.EMA(0.9), dm.PowerFunction()))
     recipe = dataclasses.replace(cli.parse_train(SMALL).recipe, ema=ema)
     recipe = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, num_steps=9))
     mesh, dataset = recipe.mesh.make(), recipe.data.load()
@@ -119,6 +110,12 @@ def run_with(ema, run_dir):
     return run_dir
 
 
+def test_a_name_that_is_kept_is_that_average_and_no_width(power_run):
+    kept = final_state(power_run).ema["0.9"]
+    assert_bitwise_equal(Trained.read(power_run, ema="0.9").params, kept)
+
+
+@pytest.mark.slow
 def test_a_run_goes_from_one_device_to_four_and_back(run_dir, tmp_path):
     for devices, goal in (("1", "3"), ("4", "6"), ("1", str(STEPS))):
         train_small(tmp_path, "--mesh.data", devices, "--run.num-steps", goal)

@@ -61,29 +61,6 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(tmp_path, name):
     assert checkpoint.steps(tmp_path)[-1] == reached + 1
 
 
-FULL_DISK = """
-import resource, signal, sys
-import train
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that grows beyond it gives an error
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-train.main(sys.argv[1:])
-"""
-
-
-def test_a_disk_that_is_full_ends_in_a_clear_line_with_the_last_checkpoint_whole(tmp_path):
-    train_small(tmp_path, "--run.num-steps", "3")
-    process = begun(tmp_path, "--run.num-steps", "9", program=("-c", FULL_DISK))
-    _, error = process.communicate()
-    assert process.returncode == 1
-    assert (
-        "could not be written" in error and f"last checkpoint: {tmp_path}/checkpoints/3. " in error
-    )
-    assert error.count("\n") == 1, error
-    assert checkpoint.steps(tmp_path) == [3]
-    train_small(tmp_path, "--run.num-steps", "4")
-    assert checkpoint.steps(tmp_path) == [3, 4]
-
-
 def test_a_folder_that_is_removed_ends_in_a_clear_line_and_is_not_made_anew(tmp_path):
     recipe, run_dir = cli.parse_train([*SMALL, "--run.num-steps", "3"]).recipe, tmp_path / "run"
     build.claim(run_dir, recipe)
