@@ -29,16 +29,16 @@ format: $(READY)
 	$(VENV)/bin/ruff format .
 
 bench: $(BENCH)/.installed  ## this CPU, also against PyTorch, within ten minutes; figures in .cache/bench
-	$(MEASURE)forward --networks channels32 channels64 ddpm $(OUT)/forward.json
-	$(MEASURE)train_step --networks channels32 channels64 ddpm $(OUT)/train_step.json
-	$(MEASURE)train_step --networks channels32 --batch-size 4 8 16 32 --rounds 3 $(OUT)/batches.json
+	$(MEASURE)forward --networks channels32 channels64 ddpm --rounds 3 $(OUT)/forward.json
+	$(MEASURE)train_step --networks channels64 ddpm --rounds 3 $(OUT)/train_step.json
+	$(MEASURE)train_step --networks channels32 --batch-size 4 16 32 --rounds 3 $(OUT)/batches.json
 	$(MEASURE)plot .cache/bench/batches.png .cache/bench/batches.json
 	$(MEASURE)sampling --networks channels32 --batch-size 4 --rounds 3 $(OUT)/ddim.json
 	$(MEASURE)sampling --sampler heun --networks channels32 --batch-size 4 --rounds 3 $(OUT)/heun.json
 	$(MEASURE)memory --networks channels32 $(OUT)/memory.json
 	$(MEASURE)data --seconds 2 $(OUT)/data.json
 	$(MEASURE)compile --rounds 1 $(OUT)/compile.json
-	$(MEASURE)loop --pairs 1 $(OUT)/loop.json
+	$(MEASURE)loop digits --run.save-every-steps 400 --pairs 1 $(OUT)/loop.json
 
 GPU := --dtype bfloat16 --sides compiled eager
 
