@@ -61,16 +61,13 @@ def train(
     """Trains from state.step to run.num_steps, and writes the run's folder.
 
     Raises:
-      FloatingPointError: the weights are not finite, or too many steps were not; names the last
-        checkpoint.
+      FloatingPointError: weights, or too many steps, are not finite; names the last checkpoint.
       SaveError: a checkpoint cannot be written.
       SystemExit: asked to stop by a signal, after saving; with 128 + its number, as shells do.
     """
     run, batch_size, first = recipe.run, dataset.batch_size, int(state.step)
     began = time.perf_counter()
     train_step, key = build.train_step(recipe, network)
-    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    hosts.say(f"{run_dir}: {num_parameters:,} parameters, steps {first} to {run.num_steps}")
     with (
         signals.stop_requests() as stop_request,
         closing(Profile(run_dir, profile_steps)) as profile,
@@ -79,13 +76,15 @@ def train(
         closing(build.feed(recipe, dataset, mesh, train_step, key, first)) as feed,
         closing(Progress(run.num_steps, first, batch_size)) as progress,
     ):
+        num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        hosts.say(f"{run_dir}: {num_parameters:,} parameters, steps {first} to {run.num_steps}")
         meter = Meter(batch_size, run.max_skipped_steps, cost.peak_images_per_second(recipe, mesh))
         draw = partial(draw_due_grid, recipe, run_dir, network, mesh, journal)
         draw(state)  # where an earlier part of the run ended before it had
         stop, step, is_stopped = hosts.StopAgreement(first), first, False
         while step < run.num_steps and not is_stopped:
             before, step = step, build.next_stop(run, step, feed.steps, is_new=step == first)
-            profile.before(before, step)
+            profile.before(before, step, state)
             state, metrics = feed.run(state, before, step)
             meter.add(metrics)
             progress.advance(step - before)
@@ -113,6 +112,7 @@ def train(
             if draws:
                 draw(state)
                 meter.restart_clock()
+                progress.restart_clock()
         checkpoints.wait()
         asked = stop_request()
     if step < run.num_steps:
@@ -131,7 +131,7 @@ def draw_due_grid(
     journal: Journal,
     state: dm.TrainState,
 ) -> None:
-    """Draws samples for the journal where they are due and missing; says if they are not finite."""
+    """Draws samples where they are due and missing; says if they are not finite."""
     step = int(state.step)
     is_missing = not (run_dir / "samples" / f"{step}.png").exists()
     if not build.is_grid_due(recipe.run, step) or not hosts.any_says(is_missing):

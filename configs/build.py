@@ -169,7 +169,8 @@ def feed(
 ) -> Feed:
     """How the batches after step `first` reach the devices."""
     resides = hardware.suits_residence(dataset.pixels.nbytes, mesh.local_devices[0])
-    steps, seed = recipe.run.steps_per_dispatch or (10 if resides else 1), recipe.run.seed
+    by_itself = 1 if hosts.any_says(not resides) else 10
+    steps, seed = recipe.run.steps_per_dispatch or by_itself, recipe.run.seed
     if steps == 1:
         return Streamed(step, dataset, mesh, key=key, seed=seed, first=first)
     return Resident(step, dataset, mesh, key=key, seed=seed, steps=steps)

@@ -29,6 +29,9 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
     sys.unraisablehook = _without_cut_off_writes
     try:
         yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try again when it ends
+        _end("nobody reads what it says any more, so it ends; checkpoints are kept.")
     except mistakes as error:
         if isinstance(error, OSError) and error.filename is not None:
             error = f"cannot use {error.filename}: {error.strerror}."
@@ -168,17 +171,17 @@ def parse_train(argv: list[str]) -> TrainRequest:
     )
     add_hosts(parser)
     fields.add(parser, recipe, "")
-    given = {
-        key: value
-        for key, value in vars(parse(parser, [_kebab(option) for option in options])).items()
-    }
+    given = dict(vars(parse(parser, [_kebab(option) for option in options])))
     if given.get("run_dir") == "":
         raise ValueError("--run-dir is empty; name a folder.")
     run_dir = Path(given.pop("run_dir", f"runs/{name}"))
     is_dry, profiled = given.pop("dry_run", False), given.pop("profile_steps", None)
     steps = None if profiled is None else _span(profiled)
     hosts = tuple(given.pop(name) for name in ("coordinator", "num_hosts", "host_index"))
-    return TrainRequest(fields.replaced(recipe, given, ""), run_dir, is_dry, steps, hosts)
+    recipe = fields.replaced(recipe, given, "")
+    if steps is not None and steps[0] > recipe.run.num_steps:
+        raise ValueError(f"--profile-steps {profiled}: the run ends at {recipe.run.num_steps}.")
+    return TrainRequest(recipe, run_dir, is_dry, steps, hosts)
 
 
 def _span(text: str) -> tuple[int, int]:

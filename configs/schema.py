@@ -217,7 +217,10 @@ FREE = (
     "mesh.",
     "sampling.",
 )
-"""Fields that may differ when a run goes on: no weight depends on them, but for how many steps."""
+"""Fields that may differ when a run goes on: how many steps, and what changes no weight.
+
+Other devices or steps a dispatch round differently: the same weights, but not to the last bit.
+"""
 
 
 def differences(stored: Recipe, wanted: Recipe) -> list[str]:

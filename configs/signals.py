@@ -18,24 +18,30 @@ def stop_requests() -> Iterator[Callable[[], signal.Signals | None]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None  # signals are the main thread's
         return
+    numbers = (signal.SIGINT, signal.SIGTERM)
     received: list[signal.Signals] = []
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 
+    def say(what: str) -> None:
+        os.write(2, f"\n{os.path.basename(sys.argv[0])}: {what}\n".encode())
+
     def listen() -> None:
         while number := os.read(reader, 1):
+            if number[0] not in numbers:
+                continue
             received.append(signal.Signals(number[0]))
             if received.count(signal.SIGINT) == 2:
-                program = os.path.basename(sys.argv[0])
-                os.write(2, f"\n{program}: stopped; checkpoints are kept.\n".encode())
+                say("stopped; checkpoints are kept.")
                 os._exit(130)
+            if number[0] == signal.SIGINT:
+                say("saves, then leaves; once more to leave at once.")
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    pipe_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     # the handler does nothing, but without one no signal is written to the pipe
     before = {number: signal.signal(number, lambda *_: None) for number in numbers}
-    pipe_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield lambda: received[0] if received else None
     finally:

@@ -34,6 +34,8 @@ def told(run_dir: Path, *errors: type[Exception]) -> Iterator[None]:
     """Turns such errors into a SaveError."""
     try:
         yield
+    except BrokenPipeError:
+        raise  # it is what the run says that cannot be written
     except errors as error:
         raise SaveError(
             f"{run_dir} could not be written ({_reason(run_dir, error)}); {last(run_dir)}. Make "
@@ -81,6 +83,7 @@ class Checkpoints:
                 preservation_policy=policy, create=True, cleanup_tmp_directories=True
             ),
         )
+        self._identity = _identity(self.folder)
 
     def save(self, state: TrainState) -> None:
         """Starts saving the state under its step.
@@ -118,12 +121,20 @@ class Checkpoints:
     def _told(self) -> Iterator[None]:
         try:
             with told(self.folder.parent, Exception):  # whatever the writer meets
-                if not self.folder.is_dir():  # it would be made anew, and be all that is left
-                    raise FileNotFoundError(self.folder)
+                if _identity(self.folder) != self._identity:  # do not write into another's place
+                    raise FileNotFoundError(errno.ENOENT, "the folder is gone")
                 yield
         except SaveError:
             self._has_failed = True
             raise
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Tells a folder from one that was made anew in its place."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        found = folder.stat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def steps(run_dir: Path) -> list[int]:

@@ -8,17 +8,23 @@ import jax
 
 PEAK_FLOPS = {
     "NVIDIA H200": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
     "NVIDIA H100": 989e12,
     "NVIDIA A100": 312e12,
+    "NVIDIA L40S": 362e12,
     "NVIDIA L4": 121e12,
     "Tesla V100": 125e12,
     "Tesla T4": 65e12,
     "TPU v6": 918e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 197e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
     "TPU v4": 275e12,
 }
-"""Floating-point operations a second of dense matrix products in half precision, by the makers."""
+"""Floating-point operations a second of dense matrix products in half precision, by the makers.
+
+By the beginning of the device's name; of several the first.
+"""
 
 
 def peak_flops(device: Any) -> float | None:

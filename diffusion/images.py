@@ -38,7 +38,6 @@ def grid(
 def save_png(path: Path, pixels: UInt8[np.ndarray, "H W C"], zoom: int = 1) -> None:
     """Writes grey (C = 1) or RGB (C = 3) pixels, whole or not at all; zoom repeats each pixel."""
     pixels = pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}")
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(partial)
     partial.replace(path)

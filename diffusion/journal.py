@@ -16,8 +16,8 @@ from diffusion.tracker import Tracker
 class Files:
     """metrics.jsonl and samples/STEP.png of a run that goes on after `step`.
 
-    Lines that a killed run wrote beyond its last checkpoint are taken out, so a step stands in
-    metrics.jsonl once.
+    What a killed run wrote of steps beyond its last checkpoint is taken out, so a step stands in
+    metrics.jsonl once, and no grid is of other weights.
 
     Args:
       run_dir: the run's folder.
@@ -26,6 +26,10 @@ class Files:
 
     def __init__(self, run_dir: Path, step: int):
         self._samples, path = run_dir / "samples", run_dir / "metrics.jsonl"
+        self._samples.mkdir(exist_ok=True)
+        for grid in self._samples.glob("*.png"):
+            if grid.stem.isdecimal() and int(grid.stem) > step:
+                grid.unlink()
         if path.exists():
             lines = path.read_text(errors="replace").splitlines(keepends=True)
             partial = run_dir / ".metrics.jsonl"

@@ -42,7 +42,7 @@ class Meter:
         self._latest: deque[bool] = deque(maxlen=20 * max(1, max_skipped_steps))
         self.restart_clock()
 
-    def add(self, metrics: list["Measured"]) -> None:
+    def add(self, metrics: list[Measured]) -> None:
         """Takes in the metrics of some steps."""
         self._metrics += metrics
         self._timed_steps += sum(steps for _, steps in metrics)

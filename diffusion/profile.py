@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -17,11 +18,13 @@ class Profile:
         self._folder, self._is_on = run_dir / "profile", False
         self._first, self._last = steps or (math.inf, 0)
 
-    def before(self, done: int, next: int) -> None:
-        """To be called before the steps done + 1 .. next."""
-        if done >= self._last:
+    def before(self, done: int, last: int, state: Any) -> None:
+        """To be called before the steps done + 1 .. last; waits for the state at both ends."""
+        if self._is_on and done >= self._last:
+            jax.block_until_ready(state)
             self.close()
-        elif not self._is_on and next >= self._first:
+        elif not self._is_on and done < self._last and last >= self._first:
+            jax.block_until_ready(state)
             jax.profiler.start_trace(str(self._folder))
             self._is_on = True
 

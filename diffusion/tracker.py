@@ -1,5 +1,6 @@
 """Weights & Biases, or trackio, which answers to the same calls: a run's records for a team."""
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -47,7 +48,9 @@ class Tracker:
 
     def __init__(self, name: str, run_dir: Path, config: dict[str, Any]):
         self._name, self._mark = name, run_dir / f"{name}.json"
-        known = json.loads(self._mark.read_text()) if self._mark.exists() else {}
+        known = {}
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            known = json.loads(self._mark.read_text())
         self._id = known.get("id", f"{run_dir.name}-{secrets.token_hex(3)}")
         self._told, self._has_failed = known.get("step", 0), False
         own = {"wandb": {"id": self._id, "dir": str(run_dir)}, "trackio": {"embed": False}}
@@ -56,6 +59,7 @@ class Tracker:
             self._module.init(
                 project=PROJECT, name=self._id, config=config, resume="allow", **own[name]
             )
+            self._remember()
         except Exception as error:  # of whatever kind this tracker's are
             raise Refused(
                 f"run.tracker={name} cannot begin ({' '.join(str(error).split())[:200]}); log in, "
@@ -66,15 +70,20 @@ class Tracker:
         if step > self._told:
             self._tell(lambda: self._module.log(values, step=step))
             self._told = step
-            self._mark.write_text(json.dumps({"id": self._id, "step": step}))
+            self._remember()
 
     def samples(self, step: int, pixels: UInt8[np.ndarray, "H W C"]) -> None:
-        self._tell(
-            lambda: self._module.log({"samples": self._module.Image(pixels.squeeze())}, step=step)
-        )
+        if step >= self._told:  # its metrics are told before
+            image = self._module.Image(pixels.squeeze())
+            self._tell(lambda: self._module.log({"samples": image}, step=step))
 
     def close(self) -> None:
         self._tell(self._module.finish)
+
+    def _remember(self) -> None:
+        partial = self._mark.with_name(f".{self._mark.name}")
+        partial.write_text(json.dumps({"id": self._id, "step": self._told}))
+        partial.replace(self._mark)  # whole or not at all
 
     def _tell(self, what: Callable[[], Any]) -> None:
         try:

@@ -250,7 +250,7 @@ def test_samples_that_are_nan_are_not_written(run_dir, tmp_path, capsys):
     ],
 )
 def test_a_mistake_in_training_is_one_line(tmp_path, capsys, options, says):
-    assert says in mistake(train.main, [*options, "--run-dir", tmp_path / "run"][:None], capsys)
+    assert says in mistake(train.main, [*options, "--run-dir", tmp_path / "run"], capsys)
 
 
 def test_after_a_mistake_the_folder_is_free(tmp_path, capsys):

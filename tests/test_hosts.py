@@ -97,15 +97,21 @@ def begun(program, run_dir, *options, told=by_flags):
     return processes
 
 
-def ended(processes):
-    """What each of them has written; raises where one has failed."""
+def first_saved(run_dir):
+    deadline = time.monotonic() + 120
+    while not checkpoint.steps(run_dir) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def ended(processes, status=0):
+    """What each of them has written; raises where one has ended with another status."""
     try:
         outs = [process.communicate(timeout=120)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
     for process, out in zip(processes, outs, strict=True):
-        assert process.returncode == 0, out[-2000:]
+        assert process.returncode == status, out[-2000:]
     return outs
 
 
@@ -162,8 +168,7 @@ def test_tasks_of_slurm_find_each_other_and_their_devices(tmp_path, num_machines
 @pytest.mark.parametrize("victim", [0, 1])
 def test_where_one_host_is_killed_the_other_ends_and_the_run_resumes(tmp_path, victim):
     processes = begun(TRAIN, tmp_path, "--run.num-steps", "100000")
-    while not checkpoint.steps(tmp_path):
-        time.sleep(0.1)
+    first_saved(tmp_path)
     processes[victim].kill()
     _, error = processes[victim].communicate()
     out, _ = processes[1 - victim].communicate(timeout=60)
@@ -178,11 +183,10 @@ def test_where_one_host_is_killed_the_other_ends_and_the_run_resumes(tmp_path, v
 def test_where_one_host_is_asked_to_stop_all_save_and_leave_in_time(tmp_path):
     seldom = ("--run.log-every-steps", "100000", "--run.num-steps", "100000")
     processes = begun(TRAIN, tmp_path, *seldom)
-    while not checkpoint.steps(tmp_path):
-        time.sleep(0.1)
+    first_saved(tmp_path)
     began = time.monotonic()
     processes[1].send_signal(signal.SIGTERM)
-    main, _ = ended(processes)
+    main, _ = ended(processes, status=128 + signal.SIGTERM)
     assert time.monotonic() - began < 30  # what clusters grant before they kill
     reached = checkpoint.steps(tmp_path)[-1]
     assert f"another host is stopped: saved step {reached} of 100000" in main

@@ -32,8 +32,8 @@ def test_a_grid_reads_left_to_right_then_down():
 def test_png_holds_the_pixels_grey_and_colour(tmp_path):
     for channels in (1, 3):
         pixels = np.random.default_rng(0).integers(0, 256, (4, 5, channels), np.uint8)
-        images.save_png(tmp_path / "new" / "a.png", pixels)
-        with Image.open(tmp_path / "new" / "a.png") as image:
+        images.save_png(tmp_path / "a.png", pixels)
+        with Image.open(tmp_path / "a.png") as image:
             np.testing.assert_array_equal(np.asarray(image).reshape(pixels.shape), pixels)
 
 

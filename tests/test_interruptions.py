@@ -51,7 +51,8 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(tmp_path, name):
     process.send_signal(getattr(signal, name))
     out, error = process.communicate(timeout=60)
     # as shells count: 143 and 130, so that nobody takes the run for finished
-    assert process.returncode == 128 + getattr(signal, name) and not error
+    assert process.returncode == 128 + getattr(signal, name)
+    assert ("once more to leave at once" in error) if name == "SIGINT" else not error
     reached = checkpoint.steps(tmp_path)[-1]
     assert f"{name}: saved step {reached} of 100000; the same command goes on." in out
     assert reached >= 5
@@ -71,6 +72,30 @@ def test_a_folder_that_is_removed_ends_in_a_clear_line_and_is_not_made_anew(tmp_
         checkpoints.save(state)
     checkpoints.close()  # has nothing more to say
     assert not run_dir.exists()
+
+
+def test_a_folder_that_another_run_has_made_anew_is_not_written(tmp_path):
+    recipe, run_dir = cli.parse_train([*SMALL, "--run.num-steps", "3"]).recipe, tmp_path / "run"
+    build.claim(run_dir, recipe)
+    _, state = build.start(recipe, run_dir, recipe.mesh.make())
+    first = build.checkpoints(recipe, run_dir)
+    run_dir.rename(tmp_path / "away")
+    build.claim(run_dir, recipe)
+    second = build.checkpoints(recipe, run_dir)
+    with pytest.raises(checkpoint.SaveError, match="the folder is gone"):
+        first.save(state)
+    second.close()
+    assert checkpoint.steps(run_dir) == []
+
+
+def test_a_grid_of_other_weights_does_not_stand_for_those_of_a_run_that_begins_anew(tmp_path):
+    goal = ("--run.num-steps", "2")
+    train_small(tmp_path / "again", *goal, "--run.seed", "1")
+    shutil.rmtree(tmp_path / "again" / "checkpoints")
+    train_small(tmp_path / "again", *goal)
+    train_small(tmp_path / "clean", *goal)
+    grids = [(tmp_path / name / "samples" / "2.png").read_bytes() for name in ("again", "clean")]
+    assert grids[0] == grids[1]
 
 
 def test_records_that_cannot_be_written_end_in_a_clear_line(tmp_path, capfd):

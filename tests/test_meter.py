@@ -114,7 +114,15 @@ def test_utilisation_is_the_speed_over_the_peaks():
     assert values["flops_utilization"] == values["images_per_second"] / 1000
 
 
-@pytest.mark.parametrize(("kind", "peak"), [("NVIDIA H200", 989e12), ("TPU v5p", 459e12)])
+@pytest.mark.parametrize(
+    ("kind", "peak"),
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA L40S", 362e12),
+        ("TPU v5p", 459e12),
+        ("TPU v5 lite", 197e12),
+    ],
+)
 def test_the_peak_is_that_of_the_kind_of_device(kind, peak):
     assert peak_flops(SimpleNamespace(device_kind=kind)) == peak
     assert peak_flops(jax.devices()[0]) is None  # a CPU has none that is worth stating

@@ -49,6 +49,7 @@ def test_a_tracker_is_told_of_a_step_once_and_its_failure_does_not_end_the_run(
     (tmp_path / "trackio.py").write_text(LISTS)  # one that keeps what it is told
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "trackio", raising=False)
+    (tmp_path / "trackio.json").touch()  # as an old one leaves it that is killed while it writes
     for first, last in ((1, 4), (3, 5)):  # the second time from a checkpoint of step 2
         told = tracker.Tracker("trackio", tmp_path, {})
         for step in range(first, last + 1):
