@@ -13,7 +13,7 @@ demo: $(READY)  ## train on digits, draw them, and say how good they are (about 
 	$(RUN) train.py digits
 	$(RUN) -m benchmarks.digits_accuracy runs/digits
 
-test: $(READY)  ## every law but the slow ones (about seven minutes)
+test: $(READY)  ## every law but the slow ones (about ten minutes)
 	$(RUN) -m pytest -q -m "not slow" --durations=10 -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(READY)
@@ -28,7 +28,7 @@ format: $(READY)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: $(BENCH)/.installed  ## this CPU, also against PyTorch, within ten minutes; figures in .cache/bench
+bench: $(BENCH)/.installed  ## this CPU, also against PyTorch, in about ten minutes; figures in .cache/bench
 	$(MEASURE)forward --networks channels32 channels64 ddpm --rounds 3 $(OUT)/forward.json
 	$(MEASURE)train_step --networks channels64 ddpm --rounds 3 $(OUT)/train_step.json
 	$(MEASURE)train_step --networks channels32 --batch-size 4 16 32 --rounds 3 $(OUT)/batches.json
