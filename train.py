@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
                 claimed.enter_context(lock.held(run_dir))
             build.claim(run_dir, recipe)
             network, state = build.start(recipe, run_dir, mesh)
-        with cli.one_line_errors(tracker.Refused), checkpoint.told(run_dir, OSError):
+        with cli.one_line_errors(tracker.Refused, OSError):
             train(recipe, run_dir, mesh, dataset, network, state, profile_steps)
 
 
@@ -62,7 +62,7 @@ def train(
 
     Raises:
       FloatingPointError: weights, or too many steps, are not finite; names the last checkpoint.
-      SaveError: a checkpoint cannot be written.
+      SaveError: a checkpoint or a record cannot be written.
       SystemExit: asked to stop by a signal, after saving; with 128 + its number, as shells do.
     """
     run, batch_size, first = recipe.run, dataset.batch_size, int(state.step)

@@ -140,10 +140,11 @@ def checkpoints(recipe: Recipe, run_dir: Path) -> checkpoint.Checkpoints:
 def journal(recipe: Recipe, run_dir: Path, step: int) -> Journal:
     """The run's records from a step on, written by the main host alone."""
     if not hosts.is_main():
-        return Journal([])
+        return Journal(run_dir, [])
     name = recipe.run.tracker
-    trackers = [] if name is None else [Tracker(name, run_dir, schema.to_json(recipe))]
-    return Journal([*trackers, Files(run_dir, step), TensorBoard(run_dir, step)])
+    with checkpoint.told(run_dir, OSError):
+        trackers = [] if name is None else [Tracker(name, run_dir, schema.to_json(recipe))]
+        return Journal(run_dir, [*trackers, Files(run_dir, step), TensorBoard(run_dir, step)])
 
 
 def next_stop(run: Run, step: int, steps_per_dispatch: int, *, is_new: bool) -> int:

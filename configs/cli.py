@@ -48,14 +48,8 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
             f"host {jax.process_index()} has lost another ({_short(error)}); the same command on "
             "all hosts goes on from the last checkpoint."
         )
-    except FloatingPointError as error:
+    except (FloatingPointError, checkpoint.SaveError) as error:
         _end(str(error))
-    except checkpoint.SaveError as error:
-        # the threads of a save, cut off, have much to say: ours is the last line
-        stderr = os.dup(2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        os.write(stderr, f"{_program()}: {error}\n".encode())
-        sys.exit(1)
     except KeyboardInterrupt:
         print(f"\n{_program()}: stopped; checkpoints are kept.", file=sys.stderr)
         sys.exit(130)

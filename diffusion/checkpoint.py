@@ -34,8 +34,6 @@ def told(run_dir: Path, *errors: type[Exception]) -> Iterator[None]:
     """Turns such errors into a SaveError."""
     try:
         yield
-    except BrokenPipeError:
-        raise  # it is what the run says that cannot be written
     except errors as error:
         raise SaveError(
             f"{run_dir} could not be written ({_reason(run_dir, error)}); {last(run_dir)}. Make "

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from diffusion.checkpoint import told
 from diffusion.images import save_png, zoom_for
 from diffusion.tensorboard import TensorBoard
 from diffusion.tracker import Tracker
@@ -28,7 +29,8 @@ class Files:
         self._samples, path = run_dir / "samples", run_dir / "metrics.jsonl"
         self._samples.mkdir(exist_ok=True)
         for grid in self._samples.glob("*.png"):
-            if grid.stem.isdecimal() and int(grid.stem) > step:
+            number = grid.stem.removeprefix(".")  # with one, it was being written
+            if number.isdecimal() and (number != grid.stem or int(number) > step):
                 grid.unlink()
         if path.exists():
             lines = path.read_text(errors="replace").splitlines(keepends=True)
@@ -52,24 +54,29 @@ class Journal:
     """Tells all records of a run what is told to it.
 
     Args:
+      run_dir: the run's folder.
       records: where it is written; none on hosts that write nothing.
+    Raises:
+      SaveError: by each call, where a record cannot be written.
     """
 
-    def __init__(self, records: Sequence["Record"]):
-        self._records = records
+    def __init__(self, run_dir: Path, records: Sequence["Record"]):
+        self._run_dir, self._records = run_dir, records
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Means since the last reading, by name."""
-        for record in self._records:
-            record.metrics(step, values)
+        with told(self._run_dir, OSError):
+            for record in self._records:
+                record.metrics(step, values)
 
     def samples(self, step: int, pixels: UInt8[np.ndarray, "H W C"]) -> None:
         """A grid of samples."""
-        for record in self._records:
-            record.samples(step, pixels)
+        with told(self._run_dir, OSError):
+            for record in self._records:
+                record.samples(step, pixels)
 
     def close(self) -> None:
-        with contextlib.ExitStack() as stack:
+        with told(self._run_dir, OSError), contextlib.ExitStack() as stack:
             for record in self._records:
                 stack.callback(record.close)  # each, though another cannot be closed
 

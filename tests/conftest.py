@@ -78,3 +78,13 @@ def unet(fresh_unet) -> UNet:
 def network_and_params(unet):
     network, params = unet_flax.functional(unet)
     return jax.jit(network), params
+
+
+@pytest.fixture(scope="session")
+def run_dir(tmp_path_factory):
+    """The folder of a small run that nothing has interrupted."""
+    from runs import train_small  # imports the commands, which few tests need
+
+    run_dir = tmp_path_factory.mktemp("runs") / "small"
+    train_small(run_dir)
+    return run_dir

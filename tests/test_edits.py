@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from runs import mistake, samples, train_small
+from runs import mistake, samples
 
 import diffusion as dm
 import sample
@@ -13,13 +13,6 @@ from configs import request
 from configs.schema import Sampling
 from configs.trained import Trained
 from diffusion import images
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("runs") / "small"
-    train_small(run_dir)
-    return run_dir
 
 
 @pytest.fixture(scope="module")

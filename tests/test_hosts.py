@@ -7,21 +7,17 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import runs
+from runs import ROOT, final_state
 
 import train
-from configs import build, schema
 from diffusion import checkpoint, hosts
 
-ROOT = Path(__file__).parent.parent
-SMALL = """digits --data.batch-size 8 --model.channels 8 --model.num-groups 4
-    --model.channel-mult 1 --model.attention-resolutions 8 --run.log-every-steps 2
-    --run.save-every-steps 3 --run.sample-every-steps 100 --run.num-samples 10
-    --sampling.num-steps 2 --optimizer.decay-steps none""".split()
+SMALL = [*runs.SMALL, "--mesh.data", "-1"]
 JOIN = """
 import sys, time
 from diffusion import hosts
@@ -52,7 +48,7 @@ train.main([*words, "--run.num-steps", "3"])
 train.main([*words[: words.index("--coordinator")], "--run.num-steps", "6"])
 sample.main([run_dir, "--num-images", "6"])
 """
-AS_HERE = {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "JAX_NUM_CPU_DEVICES": "2"}
+AS_HERE = runs.AS_HERE | {"JAX_NUM_CPU_DEVICES": "2"}
 
 
 def by_flags(port, index):
@@ -119,11 +115,6 @@ def assert_same_weights(a, b):
     """But for rounding: sums over devices are taken in another order where hosts exchange them."""
     for x, y in zip(jax.tree.leaves(final_state(a)), jax.tree.leaves(final_state(b)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
-
-
-def final_state(run_dir):
-    recipe = schema.from_json(checkpoint.read_config(run_dir))
-    return build.start(recipe, run_dir, recipe.mesh.make())[1]
 
 
 @pytest.mark.slow

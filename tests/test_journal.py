@@ -15,7 +15,7 @@ def lines_of(run_dir):
 
 
 def write(run_dir, after, steps):
-    journal = Journal([Files(run_dir, after), TensorBoard(run_dir, after)])
+    journal = Journal(run_dir, [Files(run_dir, after), TensorBoard(run_dir, after)])
     for step in steps:
         journal.metrics(step, {"loss": float(step)})
     journal.close()
@@ -35,6 +35,15 @@ def test_bytes_that_are_no_text_are_taken_out_of_the_records(tmp_path):
         lines.write(b"\xff\xfe{\n")
     write(tmp_path, 2, [3])
     assert [line["step"] for line in lines_of(tmp_path)] == [1, 2, 3]
+
+
+def test_grids_beyond_the_checkpoint_and_half_written_ones_are_taken_out(tmp_path):
+    (tmp_path / "samples").mkdir()
+    for name in ("10.png", ".10.png", "20.png", "30.png", "my own.png"):
+        (tmp_path / "samples" / name).touch()
+    Files(tmp_path, 20).close()
+    kept = {path.name for path in (tmp_path / "samples").iterdir()}
+    assert kept == {"10.png", "20.png", "my own.png"}
 
 
 def events(path):
@@ -62,7 +71,7 @@ def test_tensorboard_is_told_once_of_each_step_and_where_a_run_went_on(tmp_path)
 
 def test_a_grid_of_samples_is_a_whole_file_and_an_image_in_tensorboard(tmp_path):
     pixels = np.arange(75, dtype=np.uint8).reshape(5, 5, 3)
-    journal = Journal([Files(tmp_path, 0), TensorBoard(tmp_path, 0)])
+    journal = Journal(tmp_path, [Files(tmp_path, 0), TensorBoard(tmp_path, 0)])
     journal.samples(7, pixels)
     journal.close()
     with Image.open(tmp_path / "samples" / "7.png") as image:
