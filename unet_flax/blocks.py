@@ -9,6 +9,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
+from unet_flax import winograd
+
 INIT = nnx.initializers.xavier_uniform()
 
 
@@ -28,7 +30,14 @@ def conv(
 ) -> nnx.Conv:
     """A convolution over `dims` axes; padded to keep the size unless settings say otherwise."""
     init = nnx.initializers.zeros if starts_at_zero else INIT
-    return nnx.Conv(in_channels, out_channels, (kernel_size,) * dims, kernel_init=init, **settings)
+    return nnx.Conv(
+        in_channels,
+        out_channels,
+        (kernel_size,) * dims,
+        kernel_init=init,
+        conv_general_dilated=winograd.convolve,
+        **settings,
+    )
 
 
 def over_space(v: Float[Array, "B V"], x: Float[Array, "B *spatial C"]) -> Float[Array, "B ... V"]:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from unet_flax import winograd
 from unet_flax.blocks import dropout
 from unet_flax.embeddings import check_label
 from unet_flax.noise_features import Constant
@@ -141,9 +142,7 @@ class MPConv(nnx.Module):
         kernel = (unit(kernel, inputs) * (gain / math.sqrt(fan_in))).astype(x.dtype)
         if kernel.ndim == 2:
             return x @ kernel
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        return winograd.convolve(x, kernel, (1, 1), "SAME", dimension_numbers=winograd.LAYOUT)
 
 
 def unit_kernels(params: Any) -> Any:
