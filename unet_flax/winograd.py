@@ -38,7 +38,7 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 def convolve(x: Array, kernel: Array, strides: Any, padding: Any, **settings: Any) -> Array:
     """lax.conv_general_dilated by the faster of two ways; no dilation, no groups of channels.
 
-    The numbers are the same but for rounding.
+    The numbers are the same but for rounding. The default backend at tracing decides.
     """
     keeps_size = tuple(strides) == (1, 1) and padding == "SAME"
     if keeps_size and is_faster(x, kernel, jax.default_backend()):
