@@ -136,3 +136,12 @@ def test_a_network_has_the_same_output_either_way(monkeypatch):
     slow = forward()
     assert jnp.abs(fast - slow).max() > 0
     np.testing.assert_allclose(fast, slow, atol=1e-5 * float(jnp.abs(slow).max()))
+
+
+@pytest.mark.parametrize("settings", [{"kernel_dilation": 2}, {"feature_group_count": 2}])
+def test_dilation_and_groups_are_heeded(settings):
+    given = dict(kernel_size=(3, 3), rngs=nnx.Rngs(0), **settings)
+    x = jax.random.normal(jax.random.key(0), (1, 16, 16, 128))
+    ours = nnx.Conv(128, 128, conv_general_dilated=winograd.convolve, **given)
+    theirs = nnx.Conv(128, 128, **given | {"rngs": nnx.Rngs(0)})
+    np.testing.assert_array_equal(ours(x), theirs(x))

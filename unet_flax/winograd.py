@@ -36,14 +36,21 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def convolve(x: Array, kernel: Array, strides: Any, padding: Any, **settings: Any) -> Array:
-    """lax.conv_general_dilated by the faster of two ways; no dilation, no groups of channels.
+    """lax.conv_general_dilated of NHWC and HWIO arrays by the faster of two ways.
 
     The numbers are the same but for rounding. The default backend at tracing decides.
     """
-    keeps_size = tuple(strides) == (1, 1) and padding == "SAME"
-    if keeps_size and is_faster(x, kernel, jax.default_backend()):
+    is_plain = tuple(strides) == (1, 1) and padding == "SAME" and _says_no_more(settings)
+    if is_plain and is_faster(x, kernel, jax.default_backend()):
         return winograd(x, kernel, settings.get("precision"))
     return lax.conv_general_dilated(x, kernel, strides, padding, **settings)
+
+
+def _says_no_more(settings: dict[str, Any]) -> bool:
+    """Whether there is no dilation, no group of channels, nor anything else but a precision."""
+    named = {"precision", "dimension_numbers"}
+    others = [value for name, value in settings.items() if name not in named]
+    return all(value in (None, 1, (1, 1)) for value in others)
 
 
 def is_faster(x: Any, kernel: Any, backend: str) -> bool:
