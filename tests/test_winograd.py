@@ -140,8 +140,8 @@ def test_a_network_has_the_same_output_either_way(monkeypatch):
 
 @pytest.mark.parametrize("settings", [{"kernel_dilation": 2}, {"feature_group_count": 2}])
 def test_dilation_and_groups_are_heeded(settings):
-    given = dict(kernel_size=(3, 3), rngs=nnx.Rngs(0), **settings)
+    conv = partial(nnx.Conv, 128, 128, (3, 3), **settings)
     x = jax.random.normal(jax.random.key(0), (1, 16, 16, 128))
-    ours = nnx.Conv(128, 128, conv_general_dilated=winograd.convolve, **given)
-    theirs = nnx.Conv(128, 128, **given | {"rngs": nnx.Rngs(0)})
+    ours = conv(conv_general_dilated=winograd.convolve, rngs=nnx.Rngs(0))
+    theirs = conv(rngs=nnx.Rngs(0))
     np.testing.assert_array_equal(ours(x), theirs(x))
