@@ -28,8 +28,8 @@ TILE = 4
 POINTS = (0.0, 0.5, -0.5, 1.5, -1.5)
 """Where the polynomials are evaluated, besides infinity.
 
-The rounding in float32 is then 1.6 times the plain convolution's; by the customary 0, 1, -1, 2, -2
-it is 2.1 times.
+The rounding in float32 is then 1.5 to 2.1 times the plain convolution's, by the customary
+0, 1, -1, 2, -2 a third more.
 """
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -56,16 +56,18 @@ def _says_no_more(settings: dict[str, Any]) -> bool:
 def is_faster(x: Any, kernel: Any, backend: str) -> bool:
     """Whether `winograd` can compute this convolution, and is measured to be faster there.
 
-    Smaller images and fewer channels gain less than the additions, and their compilation, cost.
+    By `python -m benchmarks.convolution`: with fewer channels the additions cost what the products
+    save, with fewer pixels those on the kernel do, and of images beyond 8 MiB caches hold neither
+    the parts nor the products. Sizes that are symbols, as in jax.export, say nothing.
     """
-    return (
-        backend == "cpu"
-        and x.dtype == kernel.dtype == jnp.float32
-        and kernel.shape[:-2] == (3, 3)
-        and min(kernel.shape[-2:]) >= 64
-        and x.shape[2] >= 16
-        and x.shape[2] % TILE == 0
-    )
+    if backend != "cpu" or x.dtype != jnp.float32 or kernel.dtype != jnp.float32:
+        return False
+    if kernel.shape[:-2] != (3, 3) or not all(isinstance(size, int) for size in x.shape):
+        return False
+    B, H, W, C = x.shape
+    channels = C, kernel.shape[-1]
+    fits = W >= 16 and W % TILE == 0 and min(channels) >= 64
+    return fits and B * H * W >= 2 * max(channels) and B * H * W * C <= 2**21
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -118,23 +120,19 @@ def _combined(weights: np.ndarray, parts: list[Array]) -> Array:
     return sum(terms[1:], terms[0])
 
 
-def transforms(
-    points: tuple[float, ...], num_taps: int = 3
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A^T, G and B^T of Toom and Cook, float64, for len(points) + 2 - num_taps outputs.
+def transforms(points: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A^T, G and B^T of Toom and Cook for three taps, float64; outputs one fewer than points.
 
-    A row of A or G evaluates a polynomial at a point, and takes its highest coefficient at
-    infinity; a row of B^T has the coefficients of the polynomial that is zero at all other points.
+    A row of G, a column of A^T, evaluates a polynomial at a point, or is its highest coefficient
+    for infinity; a row of B^T has the coefficients of the polynomial that is zero at all others.
     """
-    num_products = len(points) + 1
-    num_outputs = num_products + 1 - num_taps
     at = np.array(points)
-    A_T, G = np.zeros((num_outputs, num_products)), np.zeros((num_products, num_taps))
-    B_T = np.zeros((num_products, num_products))
+    A_T, G = np.zeros((len(at) - 1, len(at) + 1)), np.zeros((len(at) + 1, 3))
+    B_T = np.zeros((len(at) + 1, len(at) + 1))
     for j, point in enumerate(points):
         others = np.delete(at, j)
-        A_T[:, j] = point ** np.arange(num_outputs)
-        G[j] = point ** np.arange(num_taps) / np.prod(point - others)
+        A_T[:, j] = point ** np.arange(len(A_T))
+        G[j] = point ** np.arange(3) / np.prod(point - others)
         B_T[j, :-1] = np.poly(others)[::-1]
     A_T[-1, -1] = G[-1, -1] = 1
     B_T[-1] = np.poly(at)[::-1]
