@@ -57,7 +57,7 @@ def is_faster(x: Any, kernel: Any, backend: str) -> bool:
     """Whether `winograd` can compute this convolution, and is measured to be faster there.
 
     By `python -m benchmarks.convolution`: with fewer channels the additions cost what the products
-    save, with fewer pixels those on the kernel do, and of images beyond 8 MiB caches hold neither
+    save, with fewer pixels those on the kernel do, and of images beyond 12 MiB caches hold neither
     the parts nor the products. Sizes that are symbols, as in jax.export, say nothing.
     """
     if backend != "cpu" or x.dtype != jnp.float32 or kernel.dtype != jnp.float32:
@@ -67,7 +67,7 @@ def is_faster(x: Any, kernel: Any, backend: str) -> bool:
     B, H, W, C = x.shape
     channels = C, kernel.shape[-1]
     fits = W >= 16 and W % TILE == 0 and min(channels) >= 64
-    return fits and B * H * W >= 2 * max(channels) and B * H * W * C <= 2**21
+    return fits and B * H * W >= 2 * max(channels) and B * H * W * C <= 3 * 2**20
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
