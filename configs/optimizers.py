@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffusion.clipping import clip_by_grad_norm
 from diffusion.ranges import demand
 
 
@@ -138,7 +139,7 @@ def clipped(
     optimizer: optax.GradientTransformation, norm: float | None
 ) -> optax.GradientTransformation:
     """The optimiser, with the gradient's global norm held to a bound before it, if there is one."""
-    return optimizer if norm is None else optax.chain(optax.clip_by_global_norm(norm), optimizer)
+    return optimizer if norm is None else optax.chain(clip_by_grad_norm(norm), optimizer)
 
 
 def are_kernels(params: Any) -> Any:

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from diffusion.augment import Augment, Batch, Unchanged
+from diffusion.clipping import global_norm
 from diffusion.coupling import Coupling, Independent
 from diffusion.denoiser import Network, Preconditioning
 from diffusion.ema import Average
@@ -94,7 +95,7 @@ def make_train_step(
         image.
       preconditioning: what the network predicts.
       noise: draws sigma, `noise(key, (B,))`.
-      optimizer: an optax transformation.
+      optimizer: an optax transformation; it may use `grad_norm`, as `clip_by_grad_norm` does.
       ema: average of the weights.
       weighting: factor of the loss by noise level.
       balance: what is learned about the loss by noise level; the state must be made with it.
@@ -170,18 +171,20 @@ def make_train_step(
         *draw_keys, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 5)
         whole = draw(batch, draw_keys)
         grads, losses = gradient((state.params, state.balance), whole, dropout_key)
-        grad_norm = optax.tree.norm(grads)
+        grad_norm = global_norm(grads)
         is_fine = jnp.isfinite(losses.mean() + grad_norm)
 
         def advanced(state: TrainState) -> TrainState:
             learning = (state.params, state.balance)
-            updates, opt_state = optimizer.update(grads, state.opt_state, learning)
+            updates, opt_state = optax.with_extra_args_support(optimizer).update(
+                grads, state.opt_state, learning, grad_norm=grad_norm
+            )
             params, learned = cast(Any, optax.apply_updates(learning, updates))
             average = ema.update(state.ema, params, state.step, losses.shape[0])
             return TrainState(state.step, params, opt_state, average, learned)
 
         state = jax.lax.cond(is_fine, advanced, lambda state: state, state)
-        weight_norm = optax.tree.norm((state.params, state.balance))
+        weight_norm = global_norm((state.params, state.balance))
         level = jnp.searchsorted(jnp.array(LEVELS), whole["sigma"])
         metrics = {
             "loss": losses.mean(),
