@@ -109,6 +109,7 @@ def write_json(path: Path, name: str, rows: list[Any]) -> None:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "jax": jax.__version__,
+        "preload": os.environ.get("LD_PRELOAD"),  # another malloc changes a CPU's figures
         "rows": [asdict(row) for row in rows],
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from diffusion.ranges import demand
+
 
 def global_norm(tree: Any) -> Float[Array, ""]:
     """The Euclidean norm of all leaves together, as `optax.tree.norm`.
@@ -30,6 +32,7 @@ def clip_by_grad_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
     Args:
       max_norm: largest norm that is left as it is, > 0.
     """
+    demand("(0, inf)", max_norm=max_norm)
 
     def update(
         updates: Any, state: Any, params: Any = None, *, grad_norm: Array | None = None, **_: Any

@@ -61,6 +61,12 @@ def test_clipping_is_that_of_optax(scale):
     assert state == theirs.init(grads)  # so that checkpoints of either are the other's
 
 
+@pytest.mark.parametrize("max_norm", [0.0, -1.0, jnp.nan])
+def test_bound_that_leaves_nothing_is_refused(max_norm):
+    with pytest.raises(ValueError, match=r"max_norm=.* is outside \(0, inf\)"):
+        dm.clip_by_grad_norm(max_norm)
+
+
 def test_norm_that_is_given_is_believed():
     clipping = dm.clip_by_grad_norm(1.0)
     halved, _ = clipping.update(tree(), clipping.init(tree()), grad_norm=jnp.float32(2))

@@ -6,6 +6,10 @@ core, where Eigen, which XLA used before, runs them on all: 2 to 4 times as fast
 Matrix products are slightly faster by Eigen too; reductions are YNNPACK's. Vectors of 512 bits,
 where a CPU has them, serve what lies between. The numbers are the same but for rounding.
 docs/results.md has the figures.
+
+What no option reaches: XLA asks malloc for a call's whole workspace and frees it at the call's end,
+and glibc gives such a block back to the system, which clears every page of the next one. A malloc
+that keeps it, preloaded, takes up to a quarter off a training step (README, Speed).
 """
 
 import os
