@@ -61,11 +61,11 @@ def run(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--networks", nargs="+", choices=networks.CASES, default=["ddpm"])
-    parser.add_argument("--batch-size", type=int, nargs="+", default=[None])
+    parser.add_argument("--batch-size", type=timing.count, nargs="+", default=[None])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=["eager"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--rounds", type=timing.count, default=5)
+    parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     args = parser.parse_args(argv)
     devices.shared()
     rows = []

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -82,8 +81,8 @@ def main() -> None:
     )
     parser.add_argument("--recipes", nargs="+", default=["cifar10_ddpm"], help="to compile")
     parser.add_argument("--start", nargs="+", default=["digits"], help="to begin")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--rounds", type=timing.count, default=3)
+    parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     args = parser.parse_args()
     rows = []
     for names, what, measure in (

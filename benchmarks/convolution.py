@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=timing.count, default=9)
     rounds = parser.parse_args().rounds
     unet_flax.tune_cpu()
     ways = {"winograd": jax.jit(winograd.winograd), "plain": jax.jit(plain)}

@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -42,9 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=timing.count, default=128)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     args = parser.parse_args()
     rng, batch_size = np.random.default_rng(0), args.batch_size
     pixels = rng.integers(0, 256, (50_000, 32, 32, 3), np.uint8)

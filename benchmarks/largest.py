@@ -10,7 +10,6 @@ import dataclasses
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 
@@ -79,7 +78,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=[*SIDES[:2], "torch eager"])
     parser.add_argument("--gib", type=float, help="what a process may hold; needed on a CPU")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     parser.add_argument("--try", nargs=2, dest="one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:

@@ -36,8 +36,8 @@ class Pair:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", nargs="*", default=["digits"], help="as train.py takes it")
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--pairs", type=timing.count, default=3)
+    parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     args, fields = parser.parse_known_args()
     recipe = cli.parse_train([*args.recipe, *fields]).recipe
     steps = recipe.run.save_every_steps

@@ -8,7 +8,6 @@ By XLA's own account of the compiled step: what it holds besides weights, optimi
 import argparse
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -83,10 +82,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--networks", nargs="+", choices=networks.CASES, default=["ddpm"])
-    parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-size", type=timing.count)
+    parser.add_argument("--rounds", type=timing.count, default=3)
     parser.add_argument("--untimed", action="store_true", help="only what XLA says")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     args = parser.parse_args()
     made: list[Any] = []
     for name in args.networks:

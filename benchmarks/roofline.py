@@ -12,7 +12,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -180,10 +179,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--networks", nargs="+", choices=networks.CASES, default=["ddpm"])
-    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--batch-size", type=timing.count)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--most", type=int, default=25, help="lines shown; all stand in the JSON")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--most", type=timing.count, default=25, help="lines shown; all stand in the JSON"
+    )
+    parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     args = parser.parse_args()
     rows = [
         row

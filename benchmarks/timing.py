@@ -4,6 +4,7 @@ Shared machines are noisy, and what slows one side slows its neighbour in time a
 times every side once, and a ratio is taken within a round.
 """
 
+import argparse
 import contextlib
 import datetime
 import json
@@ -19,6 +20,25 @@ from typing import Any
 
 import jax
 import numpy as np
+
+
+def count(text: str) -> int:
+    """An option that is a whole number above 0."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
+
+
+def json_file(text: str) -> Path:
+    """An option that is a file to write; its folder is made before what takes long, not after."""
+    path = Path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path.parent}: {error.strerror}") from None
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written")
+    return path
 
 
 @dataclass(frozen=True)
@@ -112,7 +132,6 @@ def write_json(path: Path, name: str, rows: list[Any]) -> None:
         "preload": os.environ.get("LD_PRELOAD"),  # another malloc changes a CPU's figures
         "rows": [asdict(row) for row in rows],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n")
 
 
