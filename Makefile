@@ -45,7 +45,7 @@ GPU := --dtype bfloat16 --sides compiled eager
 bench-gpu: $(BENCH)/.installed  ## a GPU against PyTorch on it; figures in .cache/bench
 	$(BENCH)/bin/python -m pip install --quiet -c requirements.lock -e ".[bench,cuda13]"
 	$(MEASURE)devices
-	$(MEASURE)roofline --networks ddpm edm --batch-size 256 --dtype bfloat16 $(OUT)/roofline.json
+	$(MEASURE)roofline --networks ddpm edm --batch-size 256 512 --dtype bfloat16 $(OUT)/roofline.json
 	$(MEASURE)train_step --networks ddpm edm --batch-size 128 256 512 1024 $(GPU) $(OUT)/train_step.json
 	$(MEASURE)plot .cache/bench/batches.png .cache/bench/train_step.json
 	$(MEASURE)forward --networks ddpm edm --batch-size 256 $(GPU) $(OUT)/forward.json

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import torch
 
 from benchmarks import devices, networks, timing
@@ -75,10 +76,16 @@ def run(
             print(f"{name}: {ours:,} parameters here, {theirs:,} there: diffusers has but the like")
         for batch_size in args.batch_size:
             case = networks.case(name, batch_size)
-            sides = {"unet-flax": our_side(case, args.dtype)}
-            for side in args.sides:
-                sides[f"torch {side}"] = their_side(case, args.dtype, SIDES[side])
-            seconds = timing.alternate(sides, args.rounds)
+            try:
+                sides = {"unet-flax": our_side(case, args.dtype)}
+                for side in args.sides:
+                    sides[f"torch {side}"] = their_side(case, args.dtype, SIDES[side])
+                seconds = timing.alternate(sides, args.rounds)
+            except (RuntimeError, jax.errors.JaxRuntimeError) as error:
+                if not timing.is_out_of_memory(repr(error)):
+                    raise
+                print(f"{name} {args.dtype}, batch {case.batch}: does not fit beside the others")
+                break
             made = timing.rows(
                 f"{name} {args.dtype}",
                 seconds,
@@ -88,8 +95,8 @@ def run(
             )
             timing.show(made)
             rows += made
-    if args.json:
-        timing.write_json(args.json, Path(parser.prog).stem, rows)
+            if args.json:  # after each, or an error at the last would take all figures with it
+                timing.write_json(args.json, Path(parser.prog).stem, rows)
 
 
 def wait_for_torch() -> None:

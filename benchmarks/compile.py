@@ -48,9 +48,9 @@ def compile_step(recipe: str, cache: str) -> float:
     done = subprocess.run(
         [sys.executable, "-c", STEP, recipe],
         env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache},
-        check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
+        check=True,
     )
     return float(done.stdout.split("seconds")[1])
 
@@ -59,20 +59,19 @@ def first_step(recipe: str, cache: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         argv = ["train.py", recipe, "--run-dir", folder, "--run.log-every-steps", "1"]
         began = time.perf_counter()
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-u", *argv],
             env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache},
             stdout=subprocess.PIPE,
             text=True,
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("step 1/"):
-                break
-        seconds = time.perf_counter() - began
-        process.kill()
-        process.communicate()
-    return seconds
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("step 1/"):
+                    seconds = time.perf_counter() - began
+                    process.kill()
+                    return seconds
+    raise RuntimeError(f"train.py {recipe}: status {process.returncode} before its first step.")
 
 
 def main() -> None:

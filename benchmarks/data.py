@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import diffusion as dm
+import unet_flax
 from benchmarks import timing
 from diffusion import feed, sharding
 from diffusion.data import ImageArrays
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="for each")
     parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     args = parser.parse_args()
+    unet_flax.tune_cpu()  # as train.py does
     rng, batch_size = np.random.default_rng(0), args.batch_size
     pixels = rng.integers(0, 256, (50_000, 32, 32, 3), np.uint8)
     dataset = ImageArrays(pixels, rng.integers(0, 10, 50_000), tuple("0123456789"), batch_size)

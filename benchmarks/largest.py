@@ -7,6 +7,7 @@ number half-way to the next one. Ours also with blocks computed again in the bac
 
 import argparse
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -49,12 +50,15 @@ def fits(name: str, side: str, batch: int, dtype: str, gib: float | None) -> flo
     """The peak in GiB of a process that tries, or None where the batch is too large."""
     argv = ["-m", "benchmarks.largest", "--networks", name, "--dtype", dtype]
     done = subprocess.run(
-        [sys.executable, *argv, "--try", side, str(batch)], capture_output=True, text=True
+        [sys.executable, *argv, "--try", side, str(batch)],
+        env={"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"} | os.environ,  # of a GPU; PyTorch takes all
+        capture_output=True,
+        text=True,
     )
     if done.returncode == -signal.SIGKILL:
         return None  # the kernel ended it, for the machine has no more memory
     if done.returncode != 0:
-        if not any(sign in done.stderr for sign in ("RESOURCE_EXHAUSTED", "OutOfMemory")):
+        if not timing.is_out_of_memory(done.stderr):
             raise RuntimeError(f"{side}, batch {batch}: {done.stderr.strip()[-500:]}")
         return None
     peak = float(done.stdout.split()[-1])

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 import train
+import unet_flax
 from benchmarks import timing
 from configs import build, cli
 from diffusion import sharding
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=timing.count, default=3)
     parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     args, fields = parser.parse_known_args()
+    unet_flax.tune_cpu()  # as train.main does
     recipe = cli.parse_train([*args.recipe, *fields]).recipe
     steps = recipe.run.save_every_steps
     run = dataclasses.replace(

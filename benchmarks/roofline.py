@@ -45,8 +45,28 @@ class Part:
     matrix_rate_share: float
 
 
-def seconds(call: Callable[[], Any], rounds: int = 5, queued: int = 1) -> float:
-    """The median of a call, which returns what it computes; of `queued` together, their mean."""
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What the chip can do, and how much of it waits.
+
+    Attributes:
+      idle_share: of the time of steps that are started one by one; None on a CPU.
+    """
+
+    case: str
+    matrix_flops_per_second: float
+    copied_bytes_per_second: float
+    idle_share: float | None
+
+
+def seconds(call: Callable[[], Any], rounds: int = 5, queued: int | None = None) -> float:
+    """The median of a call, which returns what it computes.
+
+    Args:
+      queued: calls that are timed together, so that launching one hides behind the one before;
+        by default 10 on an accelerator.
+    """
+    queued = queued or (1 if jax.default_backend() == "cpu" else 10)
     jax.block_until_ready(call())
     spent = []
     for _ in range(rounds):
@@ -59,7 +79,7 @@ def seconds(call: Callable[[], Any], rounds: int = 5, queued: int = 1) -> float:
 def matrix_rate(dtype: str) -> float:
     """FLOP/s of a product of two large square matrices."""
     size = 2048 if jax.default_backend() == "cpu" else 8192
-    a = jnp.ones((size, size), dtype)
+    a = jax.random.normal(jax.random.key(0), (size, size), dtype)  # zeros and ones draw less power
     product = jax.jit(jnp.matmul)
     return 2 * size**3 / seconds(lambda: product(a, a))
 
@@ -89,14 +109,13 @@ def part(case: str, equation: Any, count: int, rate: float) -> Part:
     costs: Any = lowered.cost_analysis()
     flops = costs["flops"]
     call = lowered.compile()
-    queued = 1 if jax.default_backend() == "cpu" else 10  # launching hides behind the one before
-    spent = seconds(lambda: call(*operands), queued=queued)
+    spent = seconds(lambda: call(*operands))
     of = " x ".join(shape.str_short() for shape in shapes)
     what = f"{equation.primitive.name.partition('_')[0]} {of} -> {equation.outvars[0].aval}"
     return Part(case, what, count, 1e3 * count * spent, count * flops / 1e9, flops / spent / rate)
 
 
-def report(name: str, batch_size: int | None, dtype: str, most: int) -> list[Part]:
+def report(name: str, batch_size: int | None, dtype: str, most: int) -> list[Any]:
     case = networks.case(name, batch_size)
     title = f"{name} {dtype} batch {case.batch}"
     rate, copies = matrix_rate(dtype), copy_rate()
@@ -111,14 +130,16 @@ def report(name: str, batch_size: int | None, dtype: str, most: int) -> list[Par
         f"{title}: step {1e3 * spent:.1f} ms, {case.batch / spent:.1f} img/s, "
         f"{gflops:.0f} GFLOP in products, {100 * share:.0f} % of the matrix rate"
     )
-    if jax.default_backend() != "cpu":
-        print(f"{100 * idle_share(case, dtype):.1f} % of the time between steps")
+    idle = None if jax.default_backend() == "cpu" else idle_share(case, dtype)
+    if idle is not None:
+        print(f"{100 * idle:.1f} % of the time between steps")
     for one in parts[:most]:
         share_of_rate = f"{100 * one.matrix_rate_share:5.0f} %"
         print(f"{one.milliseconds:9.1f} ms {share_of_rate}  {one.count:3} x {one.what}")
     timed = sum(part.milliseconds for part in parts)
     print(f"{timed:9.1f} ms all products, {1e3 * spent - timed:.1f} ms all else\n", flush=True)
-    return [Part(title, "step", 1, 1e3 * spent, gflops, share), *parts]
+    limits = Limits(title, rate, copies, idle)
+    return [limits, Part(title, "step", 1, 1e3 * spent, gflops, share), *parts]
 
 
 def training(case: networks.Case, dtype: str) -> tuple[Any, Any, Any, Any]:
@@ -131,7 +152,10 @@ def training(case: networks.Case, dtype: str) -> tuple[Any, Any, Any, Any]:
 
 
 def idle_share(case: networks.Case, dtype: str, steps: int = 20) -> float:
-    """What steps take when started one by one, beyond the same steps in one dispatch."""
+    """What steps take when started one by one, beyond the same steps in one dispatch.
+
+    What a device waits for within a step is in both, and not seen.
+    """
     train_step, state, batch, key = training(case, dtype)
 
     @partial(jax.jit, donate_argnums=0)
@@ -151,7 +175,7 @@ def idle_share(case: networks.Case, dtype: str, steps: int = 20) -> float:
             state = run(state)
             return state
 
-        return seconds(call)
+        return seconds(call, queued=1)
 
     return 1 - spent(together) / spent(one_by_one)
 
@@ -179,7 +203,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--networks", nargs="+", choices=networks.CASES, default=["ddpm"])
-    parser.add_argument("--batch-size", type=timing.count)
+    parser.add_argument("--batch-size", type=timing.count, nargs="+", default=[None])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument(
         "--most", type=timing.count, default=25, help="lines shown; all stand in the JSON"
@@ -189,7 +213,8 @@ def main() -> None:
     rows = [
         row
         for name in args.networks
-        for row in report(name, args.batch_size, args.dtype, args.most)
+        for batch_size in args.batch_size
+        for row in report(name, batch_size, args.dtype, args.most)
     ]
     if args.json:
         timing.write_json(args.json, "roofline", rows)

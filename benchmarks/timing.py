@@ -41,6 +41,11 @@ def json_file(text: str) -> Path:
     return path
 
 
+def is_out_of_memory(message: str) -> bool:
+    """Whether JAX or PyTorch says that a device has no more memory."""
+    return "RESOURCE_EXHAUSTED" in message or "OutOfMemory" in message
+
+
 @dataclass(frozen=True)
 class Row:
     """What was measured of one side.

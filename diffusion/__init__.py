@@ -6,7 +6,6 @@ this package needs no more than jax, numpy and optax.
 
 from diffusion.augment import Flip, NonLeaky, Unchanged
 from diffusion.chain import VPLinear
-from diffusion.clipping import clip_by_grad_norm
 from diffusion.coupling import Independent, MinibatchOT
 from diffusion.denoiser import EDM, X0, Denoise, Denoiser, Eps, Score, V, Velocity, denoiser
 from diffusion.dpm import DPMSolver, DPMSolver2S, DPMSolverSDE
@@ -100,7 +99,6 @@ __all__ = [
     "classifier_free",
     "classifier_guided",
     "clip",
-    "clip_by_grad_norm",
     "clip_dynamically",
     "denoiser",
     "in_interval",

@@ -15,10 +15,12 @@ def global_norm(tree: Any) -> Float[Array, ""]:
     """The Euclidean norm of all leaves together, as `optax.tree.norm`.
 
     Vectors of one length are summed as one array: two thirds of a U-Net's leaves are biases and
-    scales, and XLA compiles and loads one sum in the time of another, however short.
+    scales, and XLA compiles and loads one sum in the time of another, however short. Sums are in
+    float32 or more: of many bfloat16 leaves one in their own type stands still.
     """
     kernels, vectors = [], defaultdict(list)
     for leaf in jax.tree.leaves(tree):
+        leaf = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
         (kernels if leaf.ndim > 1 else vectors[leaf.shape]).append(leaf)
     return optax.tree.norm([kernels, [jnp.stack(alike) for alike in vectors.values()]])
 
@@ -27,7 +29,8 @@ def clip_by_grad_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
     """As `optax.clip_by_global_norm`, with the norm that `make_train_step` has already.
 
     The step gives it as `update(..., grad_norm=...)`; elsewhere it is computed. It is that of the
-    gradient itself, so this stands first in a chain, and in no `optax.MultiSteps`.
+    whole gradient, which must be what this is given: it stands first in the outermost chain, not
+    within `optax.partition` or `optax.masked`, nor after another transformation.
 
     Args:
       max_norm: largest norm that is left as it is, > 0.

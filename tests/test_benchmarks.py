@@ -1,10 +1,10 @@
-"""What cannot be measured or written is told before anything is measured."""
+"""What cannot be measured or written is told, and no figure is given for it."""
 
 import argparse
 
 import pytest
 
-from benchmarks import timing
+from benchmarks import compile, timing
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", ""])
@@ -23,3 +23,8 @@ def test_place_where_nothing_can_be_written_is_refused(tmp_path):
         timing.json_file(f"{tmp_path}/file/figures.json")
     with pytest.raises(argparse.ArgumentTypeError, match="cannot be written"):
         timing.json_file(f"{tmp_path}")
+
+
+def test_command_that_ends_before_its_first_step_has_no_time(tmp_path):
+    with pytest.raises(RuntimeError, match="status 2 before its first step"):
+        compile.first_step("nonsense", f"{tmp_path}")
