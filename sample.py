@@ -19,10 +19,12 @@ from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
 import diffusion as dm
-from configs import cli, edits, request
-from configs.edits import Edit
-from configs.trained import Trained
-from diffusion import hosts, images, sharding
+from commands import cli, edits, request
+from commands.edits import Edit
+from commands.pipeline import Trained
+from diffusion import sharding
+from diffusion.data import images
+from diffusion.run import hosts
 from unet_flax import UNetConfig, tune_cpu
 
 

@@ -15,15 +15,18 @@ import jax
 
 import diffusion as dm
 import sample
-from configs import Recipe, build, cli, compiled, cost, request, signals
-from configs.trained import Trained
-from diffusion import checkpoint, hosts, images, lock, sharding, tracker
-from diffusion.data import ImageArrays
+from commands import build, cli, cost, request
+from commands.pipeline import Trained
+from configs import Recipe
+from diffusion import sharding
+from diffusion.data import ImageArrays, images
 from diffusion.denoiser import Network
-from diffusion.journal import Journal
-from diffusion.meter import Meter
-from diffusion.profile import Profile
-from diffusion.progress import Progress
+from diffusion.run import checkpoint, hosts, lock, signals, tracker
+from diffusion.run import compilation_cache as compiled
+from diffusion.run.journal import Journal
+from diffusion.run.meter import Meter
+from diffusion.run.profile import Profile
+from diffusion.run.progress import Progress
 from unet_flax import tune_cpu
 
 

@@ -18,8 +18,9 @@ import numpy as np
 import diffusion as dm
 import unet_flax
 from benchmarks import timing
-from diffusion import feed, sharding
+from diffusion import sharding
 from diffusion.data import ImageArrays
+from diffusion.run import feed
 
 
 @dataclasses.dataclass(frozen=True)

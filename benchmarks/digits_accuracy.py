@@ -14,7 +14,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
 import sample
-from configs.trained import Trained
+from commands.pipeline import Trained
 from diffusion import Heun
 from diffusion.data import Digits
 

@@ -15,7 +15,7 @@ import sys
 import torch
 
 from benchmarks import command, devices, networks, timing, train_step
-from diffusion import hardware
+from diffusion.run import hardware
 
 SIDES = ("unet-flax", "unet-flax remat", *(f"torch {side}" for side in command.SIDES))
 

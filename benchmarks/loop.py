@@ -20,7 +20,7 @@ import numpy as np
 import train
 import unet_flax
 from benchmarks import timing
-from configs import build, cli
+from commands import build, cli
 from diffusion import sharding
 
 

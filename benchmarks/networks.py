@@ -15,7 +15,7 @@ from flax import nnx
 import unet_flax
 from benchmarks import devices
 from unet_flax import UNetConfig, presets
-from unet_flax.diffusers_config import to_diffusers
+from unet_flax.diffusers.unet_config import to_diffusers
 
 
 class Case(NamedTuple):

@@ -5,8 +5,8 @@ import difflib
 import importlib
 from pathlib import Path
 
-from configs.optimizers import Adam, Optax
-from configs.schema import Recipe, Run, Sampling
+from configs.recipe import Recipe, Run, Sampling
+from diffusion.training.optimizers import Adam, Optax
 
 __all__ = ["Adam", "Optax", "Recipe", "Run", "Sampling", "describe", "load", "names"]
 

@@ -4,15 +4,17 @@ What touches files (`checkpoint`, `data`, `images`, `journal`) is imported by it
 this package needs no more than jax, numpy and optax.
 """
 
-from diffusion.augment import Flip, NonLeaky, Unchanged
-from diffusion.chain import VPLinear
-from diffusion.coupling import Independent, MinibatchOT
 from diffusion.denoiser import EDM, X0, Denoise, Denoiser, Eps, Score, V, Velocity, denoiser
-from diffusion.dpm import DPMSolver, DPMSolver2S, DPMSolverSDE
-from diffusion.editing import begin_from, inpaint, invert, slerp
-from diffusion.ema import EMA, HalfLife, PowerFunction, Several
-from diffusion.grids import Even, Exponential, Karras, VPTimesteps
-from diffusion.guidance import (
+from diffusion.editing.editing import begin_from, inpaint, invert, slerp
+from diffusion.editing.repaint import RePaint
+from diffusion.editing.super_resolution import super_resolve
+from diffusion.noise.chain import VPLinear
+from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified
+from diffusion.noise.schedules import Flow, VPCosine, VPSigmoid
+from diffusion.noise.sdes import VE, SubVP, VPContinuous
+from diffusion.sampling.dpm import DPMSolver, DPMSolver2S, DPMSolverSDE
+from diffusion.sampling.grids import Even, Exponential, Karras, VPTimesteps
+from diffusion.sampling.guidance import (
     autoguidance,
     classifier_free,
     classifier_guided,
@@ -20,8 +22,15 @@ from diffusion.guidance import (
     clip_dynamically,
     in_interval,
 )
-from diffusion.likelihood import bits_per_dim, log_density, variational_bound
-from diffusion.loss import (
+from diffusion.sampling.likelihood import bits_per_dim, log_density, variational_bound
+from diffusion.sampling.loop import trajectory
+from diffusion.sampling.multistep import AdamsBashforth, UniPC
+from diffusion.sampling.samplers import RK45, Ancestral, Euler, Heun
+from diffusion.sharding import Mesh
+from diffusion.training.augment import Flip, NonLeaky, Unchanged
+from diffusion.training.coupling import Independent, MinibatchOT
+from diffusion.training.ema import EMA, HalfLife, PowerFunction, Several
+from diffusion.training.loss import (
     P2,
     Certain,
     EDMWeighting,
@@ -31,16 +40,7 @@ from diffusion.loss import (
     Uncertainty,
     loss,
 )
-from diffusion.multistep import AdamsBashforth, UniPC
-from diffusion.noise import LogitNormal, LogNormal, Stratified
-from diffusion.repaint import RePaint
-from diffusion.samplers import RK45, Ancestral, Euler, Heun
-from diffusion.schedules import Flow, VPCosine, VPSigmoid
-from diffusion.sdes import VE, SubVP, VPContinuous
-from diffusion.sharding import Mesh
-from diffusion.solve import trajectory
-from diffusion.super_resolution import super_resolve
-from diffusion.training import TrainState, make_train_step
+from diffusion.training.step import TrainState, make_train_step
 
 __all__ = [
     "EDM",

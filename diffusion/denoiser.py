@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from diffusion.chain import VPLinear
+from diffusion.noise.chain import VPLinear
+from diffusion.noise.schedules import Schedule
 from diffusion.ranges import demand
-from diffusion.schedules import Schedule
 
 Network = Callable[..., Array]
 """`network(params, x, c_noise, *, dropout_key=None, **cond)`: any function of this form."""

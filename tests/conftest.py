@@ -25,7 +25,7 @@ import pytest  # noqa: E402
 from flax import nnx  # noqa: E402
 
 import unet_flax  # noqa: E402
-from configs import compiled  # noqa: E402
+from diffusion.run import compilation_cache as compiled  # noqa: E402
 from unet_flax import UNet, UNetConfig  # noqa: E402
 
 unet_flax.tune_cpu()  # as the commands do, which some tests run in processes of their own

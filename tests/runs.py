@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import train
-from configs import build, schema
-from diffusion import checkpoint
+from commands import build
+from configs import recipe as schema
+from diffusion.run import checkpoint
 
 ROOT = Path(__file__).parent.parent
 SMALL = """digits --data.batch-size 8 --model.channels 8 --model.num-groups 4

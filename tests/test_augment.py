@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffusion as dm
-from diffusion.augment import SYM6, warp
+from diffusion.training.augment import SYM6, warp
 
 
 def picture(size=32):

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import diffusion as dm
-from diffusion import checkpoint, fingerprint, packing
+from diffusion.run import checkpoint, fingerprint, packing
 
 OPTIMIZER, EMA = optax.adam(1e-3), dm.EMA()
 

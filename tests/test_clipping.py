@@ -10,7 +10,7 @@ from flax import nnx
 
 import diffusion as dm
 import unet_flax
-from diffusion.clipping import clip_by_grad_norm, global_norm
+from diffusion.training.clipping import clip_by_grad_norm, global_norm
 from unet_flax import UNet
 
 

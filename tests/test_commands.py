@@ -20,9 +20,11 @@ from runs import (
 import diffusion as dm
 import sample
 import train
-from configs import build, cli, request, schema
-from configs.trained import Trained
-from diffusion import checkpoint, sharding
+from commands import build, cli, request
+from commands.pipeline import Trained
+from configs import recipe as schema
+from diffusion import sharding
+from diffusion.run import checkpoint
 
 
 def test_a_run_writes_its_folder(run_dir):

@@ -10,9 +10,12 @@ import pytest
 
 import configs
 import diffusion as dm
-from configs import Adam, Optax, cli, compiled, schema
-from configs.trained import Trained
+from commands import cli
+from commands.pipeline import Trained
+from configs import Adam, Optax
+from configs import recipe as schema
 from diffusion import Heun, VPLinear
+from diffusion.run import compilation_cache as compiled
 from unet_flax import presets
 
 

@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from configs import cli, cost
-from diffusion import hardware
+from commands import cli, cost
+from diffusion.run import hardware
 
 SMALL = """digits --model.channels 8 --model.num-groups 4 --model.channel-mult 1
     --model.attention-resolutions 8""".split()

@@ -14,8 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import cifar
 
 import train
-from diffusion import images
-from diffusion.data import Cifar10, Digits, FashionMnist, ImageArrays
+from diffusion.data import Cifar10, Digits, FashionMnist, ImageArrays, images
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 

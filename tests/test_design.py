@@ -1,62 +1,138 @@
 """Laws of the house: which room may know of which."""
 
 import ast
+import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-RIM = {f"{name}.py" for name in "checkpoint feed fingerprint hardware hosts images".split()}
-RIM |= {
-    f"{name}.py"
-    for name in "journal lock meter packing profile progress tensorboard tracker".split()
+
+JAX = "jax jaxtyping numpy"
+ARRAYS = f"{JAX} scipy optax"
+METHOD = "diffusion/ranges diffusion/sharding diffusion/pixels diffusion/denoiser diffusion/noise/*"
+TRAINING = "diffusion/training/*"
+NETWORKS = "unet_flax/__init__ unet_flax/*"
+ROOMS = {
+    # files: (third-party packages, files of ours besides those of the same row)
+    "unet_flax/rules": ("numpy", ""),
+    "unet_flax/cpu": ("jax", ""),
+    "unet_flax/winograd": (JAX, ""),
+    "unet_flax/functional": (f"{JAX} flax", ""),
+    "unet_flax/diffusers/*": (f"{JAX} flax safetensors", "unet_flax/[!_]*"),
+    "unet_flax/[!_]*": (f"{JAX} flax", ""),
+    "unet_flax/__init__": ("", NETWORKS),
+    "diffusion/ranges": ("jax numpy", ""),
+    "diffusion/sharding": ("jax numpy", ""),
+    "diffusion/pixels": (JAX, ""),
+    "diffusion/noise/*": (JAX, "diffusion/ranges"),
+    "diffusion/denoiser": (JAX, "diffusion/ranges diffusion/noise/*"),
+    "diffusion/sampling/*": (f"{JAX} scipy", METHOD),
+    "diffusion/editing/*": (JAX, f"{METHOD} diffusion/sampling/*"),
+    "diffusion/training/*": (ARRAYS, METHOD),
+    "diffusion/data/*": (
+        f"{JAX} PIL requests sklearn tensorflow_datasets",
+        "diffusion/ranges diffusion/pixels diffusion/training/augment",
+    ),
+    "diffusion/run/*": (
+        f"{JAX} orbax tensorboardX tqdm safetensors",
+        f"diffusion/sharding diffusion/pixels {TRAINING} diffusion/data/*",
+    ),
+    "diffusion/__init__": ("", f"{METHOD} diffusion/sampling/* diffusion/editing/* {TRAINING}"),
+    "configs/*": ("cattrs", f"{NETWORKS} diffusion/*"),
+    "commands/*": (
+        "jax jaxtyping numpy flax cattrs docstring_parser tqdm safetensors",
+        f"{NETWORKS} diffusion/* configs/*",
+    ),
+    "train": ("jax", f"sample "{NETWORKS} diffusion/* configs/* commands/*"),
+    "sample": ("jax jaxtyping numpy tqdm", f"{NETWORKS} diffusion/* configs/* commands/*"),
 }
+"""What each room may import; of several rows the first that matches a file is its own."""
 
-
-def imported(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
-
-
-def packages(path):
-    return {name.partition(".")[0] for name in imported(path)}
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "unet_flax").rglob("*.py")), ids=lambda p: p.name)
-def test_the_network_needs_jax_and_flax_alone(path):
-    allowed = {"jax", "flax", "jaxtyping", "numpy", "unet_flax"}
-    at_the_rim = {"safetensors", "json", "pathlib"} if path.name == "diffusers.py" else set()
-    at_the_rim |= {"os"} if path.name == "cpu.py" else set()
-    standard = {"collections", "dataclasses", "functools", "itertools", "math", "typing"}
-    assert packages(path) <= allowed | at_the_rim | standard
-
-
-@pytest.mark.parametrize(
-    "path",
-    sorted(p for p in (ROOT / "diffusion").glob("*.py") if p.name not in RIM),
-    ids=lambda p: p.name,
+OURS = ("unet_flax", "diffusion", "configs", "commands", "train", "sample")
+FILES = sorted(
+    str(path.relative_to(ROOT).with_suffix(""))
+    for name in OURS
+    for path in ((ROOT / name).rglob("*.py") if (ROOT / name).is_dir() else [ROOT / f"{name}.py"])
 )
-def test_the_methods_core_needs_jax_and_optax_alone(path):
-    allowed = {"jax", "optax", "jaxtyping", "numpy", "scipy", "diffusion"}
-    standard = {"collections", "dataclasses", "functools", "math", "typing"}
-    assert packages(path) <= allowed | standard
-    rim = {f"diffusion.{Path(name).stem}" for name in RIM} | {"diffusion.data"}
-    assert not rim & set(imported(path))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "diffusion").rglob("*.py")), ids=lambda p: p.name)
-def test_the_method_knows_no_network(path):
-    assert not packages(path) & {"flax", "unet_flax", "configs"}
+def row(file):
+    return next((pattern for pattern in ROOMS if fnmatch(file, pattern)), None)
 
 
-@pytest.mark.parametrize("path", [ROOT / "train.py", ROOT / "sample.py"], ids=lambda p: p.name)
-def test_the_commands_hold_no_classes(path):
-    assert not [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ClassDef)]
+def target(module, name=None):
+    """The file of a module of ours, or of a name that is imported from a package."""
+    place = module.replace(".", "/")
+    if name is not None and (ROOT / place / f"{name}.py").exists():
+        return f"{place}/{name}"
+    if name is not None and (ROOT / place / name / "__init__.py").exists():
+        return f"{place}/{name}/__init__"
+    return f"{place}/__init__" if (ROOT / place / "__init__.py").exists() else place
+
+
+def imports(file):
+    """The third-party packages that a file imports, and the files of ours."""
+    packages, files = set(), set()
+    for node in ast.walk(ast.parse((ROOT / f"{file}.py").read_text())):
+        if isinstance(node, ast.Import):
+            found = [(alias.name, None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are written in full"
+            found = [(node.module, alias.name) for alias in node.names]
+        else:
+            continue
+        for module, name in found:
+            top = module.partition(".")[0]
+            if top in OURS:
+                files.add(target(module, name))
+            elif top not in sys.stdlib_module_names:
+                packages.add(top)
+    return packages, files
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_is_in_a_room_and_imports_what_that_room_may(file):
+    own = row(file)
+    assert own is not None, f"{file} is in no row of ROOMS"
+    third_party, rooms = ROOMS[own]
+    packages, files = imports(file)
+    assert packages <= set(third_party.split())
+    allowed = [*rooms.split(), *([] if own in ("train", "sample") else [own])]
+    assert not {f for f in files if not any(fnmatch(f, pattern) for pattern in allowed)}
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    graph = {file: imports(file)[1] - {file} for file in FILES}
+    finished, path = set(), []
+
+    def visit(file):
+        assert file not in path, " -> ".join([*path[path.index(file) :], file])
+        if file in finished:
+            return
+        path.append(file)
+        for other in sorted(graph.get(file, ())):
+            visit(other)
+        finished.add(path.pop())
+
+    for file in FILES:
+        visit(file)
+
+
+@pytest.mark.parametrize("file", ["train", "sample"])
+def test_the_commands_are_short_and_hold_no_classes(file):
+    text = (ROOT / f"{file}.py").read_text()
+    assert not [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ClassDef)]
+    assert text.count("\n") <= 160
 
 
 def test_nothing_reads_pickle():
     for path in ROOT.glob("[!.]*/**/*.py"):
-        assert "pickle" not in packages(path), path
+        modules = {
+            name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in ([a.name for a in node.names] + [getattr(node, "module", None) or ""])
+        }
+        assert not modules & {"pickle", "cloudpickle", "dill"}, path

@@ -17,7 +17,7 @@ from flax import nnx
 import diffusion as dm
 import sample
 import unet_flax
-from configs.trained import Trained
+from commands.pipeline import Trained
 from unet_flax import (
     ClassicUNet,
     EDM2Config,
@@ -32,8 +32,8 @@ from unet_flax import (
     UNet,
     UNetConfig,
 )
-from unet_flax.diffusers_config import from_diffusers, to_diffusers
-from unet_flax.diffusers_fields import DEFAULTS
+from unet_flax.diffusers.unet_config import from_diffusers, to_diffusers
+from unet_flax.diffusers.unet_fields import DEFAULTS
 
 FOLDERS = Path(__file__).parent / "from_diffusers"
 NAMES = ["ddpm", "defaults", "classes", "scale_shift", "fourier"]

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from unet_flax.diffusers_config import from_diffusers
-from unet_flax.diffusers_fields import DEFAULTS, RULES
+from unet_flax.diffusers.unet_config import from_diffusers
+from unet_flax.diffusers.unet_fields import DEFAULTS, RULES
 
 VALUES = {**DEFAULTS, "sample_size": 64, "block_out_channels": [32, 32, 64, 64]}
 NO_DIFFUSERS = dict(

@@ -9,7 +9,7 @@ import pytest
 from oracles import mixture, oracle
 
 import diffusion as dm
-from diffusion.step import Now, phi, toward
+from diffusion.sampling.step import Now, phi, toward
 
 SAMPLERS = [
     dm.Euler(),

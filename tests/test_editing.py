@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffusion as dm
-from diffusion.super_resolution import shrunk
+from diffusion.editing.super_resolution import shrunk
 
 KEY = jax.random.key(0)
 IMAGE = jnp.linspace(-0.9, 0.9, 2 * 4 * 4 * 1).reshape(2, 4, 4, 1)

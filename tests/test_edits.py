@@ -9,10 +9,10 @@ from runs import mistake, samples
 
 import diffusion as dm
 import sample
-from configs import request
-from configs.schema import Sampling
-from configs.trained import Trained
-from diffusion import images
+from commands import request
+from commands.pipeline import Trained
+from configs.recipe import Sampling
+from diffusion.data import images
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import diffusion as dm
-from diffusion.ema import power, reconstruct
+from diffusion.training.ema import power, reconstruct
 
 KINDS = [
     dm.EMA(0.99),

@@ -15,7 +15,7 @@ import runs
 from runs import ROOT, final_state
 
 import train
-from diffusion import checkpoint, hosts
+from diffusion.run import checkpoint, hosts
 
 SMALL = [*runs.SMALL, "--mesh.data", "-1"]
 JOIN = """

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from diffusion import images
+from diffusion.data import images
 
 
 def test_every_pixel_value_comes_back():

@@ -19,8 +19,8 @@ from runs import (
 )
 
 import train
-from configs import build, cli
-from diffusion import checkpoint, lock
+from commands import build, cli
+from diffusion.run import checkpoint, lock
 
 
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from diffusion.journal import Files, Journal
-from diffusion.tensorboard import TensorBoard
+from diffusion.run.journal import Files, Journal
+from diffusion.run.tensorboard import TensorBoard
 
 
 def lines_of(run_dir):

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 import diffusion as dm
-from diffusion.likelihood import BIN, log_bin
+from diffusion.sampling.likelihood import BIN, log_bin
 
 MEAN, STD = 0.1, 0.25
 KEY = jax.random.key(0)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from diffusion.hardware import peak_flops, suits_residence
-from diffusion.meter import Meter
+from diffusion.run.hardware import peak_flops, suits_residence
+from diffusion.run.meter import Meter
 
 NAN = float("nan")
 

@@ -7,7 +7,7 @@ from runs import SMALL, mistake, train_small
 
 import sample
 import train
-from diffusion import checkpoint
+from diffusion.run import checkpoint
 
 
 def test_a_refused_command_leaves_the_runs_config_as_it_is(run_dir, capsys):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import diffusion as dm
-from diffusion.grids import Grid
-from diffusion.noise import Noise
-from diffusion.schedules import Schedule
+from diffusion.noise.distributions import Noise
+from diffusion.noise.schedules import Schedule
+from diffusion.sampling.grids import Grid
 
 
 def textbook_alpha_bar(num_timesteps=1000):

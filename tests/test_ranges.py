@@ -11,7 +11,7 @@ import pytest
 import diffusion as dm
 from configs import Adam, Optax, Sampling
 from diffusion.ranges import demand, demand_ascent
-from diffusion.solve import check_grid
+from diffusion.sampling.loop import check_grid
 
 
 def kinds():

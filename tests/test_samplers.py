@@ -9,7 +9,7 @@ import pytest
 from oracles import MEAN, STD, mixture, oracle
 
 import diffusion as dm
-from diffusion.samplers import Sampler
+from diffusion.sampling.samplers import Sampler
 
 SAMPLERS = [kind() for kind in typing.get_args(Sampler)]
 STOCHASTIC = [dm.Euler(eta=1.0), dm.Ancestral(), dm.Heun(churn=10.0), dm.DPMSolverSDE()]

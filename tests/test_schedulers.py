@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffusion as dm
-from diffusion.step import Now
+from diffusion.sampling.step import Now
 
 
 @pytest.fixture(scope="module")

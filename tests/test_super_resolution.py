@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffusion as dm
-from diffusion.super_resolution import enlarged, shrunk, with_averages
+from diffusion.editing.super_resolution import enlarged, shrunk, with_averages
 
 KEY = jax.random.key(0)
 SAMPLERS = [

@@ -24,8 +24,9 @@ from runs import (
 )
 
 import diffusion as dm
-from configs import build, schema
-from diffusion import checkpoint
+from commands import build
+from configs import recipe as schema
+from diffusion.run import checkpoint
 
 pytestmark = pytest.mark.slow
 FOREVER = ("--run.num-steps", "1000000", "--run.log-every-steps", "4")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion import tracker
+from diffusion.run import tracker
 
 SHORT = """train.py digits --data.batch-size 8 --model.channels 8 --model.num-groups 4
     --run.log-every-steps 1 --run.num-samples 4 --sampling.num-steps 2

@@ -15,8 +15,8 @@ import diffusion as dm
 import unet_flax
 from diffusion import sharding
 from diffusion.data import ImageArrays
-from diffusion.feed import Resident, Streamed
-from diffusion.training import drop_label
+from diffusion.run.feed import Resident, Streamed
+from diffusion.training.step import drop_label
 from unet_flax import UNet
 
 # no Adam here: where a gradient is zero but for rounding, it moves a weight by the full rate

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from diffusion.images import from_pixels
+from diffusion.data.images import from_pixels
 
 
 @lru_cache(maxsize=2)  # a batch spans two epochs at most

@@ -1,0 +1,1 @@
+"""What train.py and sample.py are made of."""

@@ -1,0 +1,1 @@
+"""Editing of given images by any denoiser, without training."""

@@ -1,0 +1,93 @@
+"""Super-resolution: a large image whose pixels average to a given small one, by any denoiser."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffusion.denoiser import Denoise
+from diffusion.ranges import demand
+from diffusion.sampling.guidance import Sigma, pytree
+
+
+@partial(pytree, data_fields=["denoise", "low"])
+@dataclass(frozen=True)
+class SuperResolve:
+    """See `super_resolve`."""
+
+    denoise: Denoise
+    low: Array
+
+    def __call__(self, x_t: Float[Array, "B H W C"], sigma: Sigma) -> Float[Array, "B H W C"]:
+        factor = x_t.shape[-2] // self.low.shape[-2]
+        if tuple(factor * n for n in self.low.shape[-3:-1]) != x_t.shape[-3:-1]:
+            raise ValueError(
+                f"the images are {x_t.shape[-3:-1]} (height, width), which is no whole number of "
+                f"times the given {self.low.shape[-3:-1]}."
+            )
+        return with_averages(self.denoise(x_t, sigma), self.low, factor)
+
+
+def super_resolve(
+    denoise: Denoise, low: Float[Array, "B h w C"] | Float[Array, "h w C"]
+) -> Denoise:
+    """Draws a large image in [-1, 1] that becomes the given small one when its pixels are averaged.
+
+    Every estimate is replaced by `with_averages` of it.
+
+    Args:
+      low: in [-1, 1].
+    Raises:
+      ValueError: low leaves [-1, 1]; at the call, where the images are no whole number of times as
+        large.
+    Source: Wang, Yu & Zhang 2022, arXiv:2212.00490, equation 12 (DDNM), which shifts each square of
+      pixels to its average. Deviation: the result stays in [-1, 1] and keeps its averages, so that
+      writing it as pixels changes nothing.
+    """
+    demand("[-1, 1]", darkest=low.min(), brightest=low.max())
+    return SuperResolve(denoise, jnp.asarray(low))
+
+
+def with_averages(
+    image: Float[Array, "B H W C"],
+    low: Float[Array, "B h w C"] | Float[Array, "h w C"],
+    factor: int,
+) -> Float[Array, "B H W C"]:
+    """The nearest image in [-1, 1] whose squares of pixels have these averages.
+
+    Nearest to clip(x), it is clip(clip(x) + t) with one shift t a square. Its average climbs with
+    t, and is that of `low` somewhere between -2 and 2: bisection finds it to the last digit.
+
+    Args:
+      low: the averages, in [-1, 1].
+      factor: side of a square.
+    """
+    image = jnp.clip(image, -1.0, 1.0)
+    squares = shrunk(image, factor).shape
+    low = jnp.broadcast_to(low, squares)
+
+    def shifted(t: Array) -> Array:
+        return jnp.clip(image + enlarged(t, factor), -1.0, 1.0)
+
+    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        middle = (ends[0] + ends[1]) / 2
+        is_too_dark = shrunk(shifted(middle), factor) < low
+        return jnp.where(is_too_dark, middle, ends[0]), jnp.where(is_too_dark, ends[1], middle)
+
+    ends = jnp.full(squares, -2.0, image.dtype), jnp.full(squares, 2.0, image.dtype)
+    _, t = jax.lax.fori_loop(0, jnp.finfo(image.dtype).nmant + 3, halve, ends)
+    return shifted(t)
+
+
+def shrunk(image: Float[Array, "*B H W C"], factor: int) -> Float[Array, "*B h w C"]:
+    """Averages squares of pixels."""
+    *batch, height, width, channels = image.shape
+    parts = (height // factor, factor, width // factor, factor)
+    return image.reshape(*batch, *parts, channels).mean((-4, -2))
+
+
+def enlarged(image: Float[Array, "*B h w C"], factor: int) -> Float[Array, "*B H W C"]:
+    """Repeats each pixel."""
+    return image.repeat(factor, axis=-3).repeat(factor, axis=-2)

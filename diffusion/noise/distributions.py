@@ -1,0 +1,88 @@
+"""Where to train on the sigma axis: `noise(key, shape) -> sigma`, a noise level for each image.
+
+Everything is x_t = x_0 + sigma * eps (Karras et al. 2022). A schedule is such a distribution too,
+by times that are drawn uniformly.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from diffusion.noise.schedules import Schedule
+from diffusion.ranges import demand
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """Trains where it matters: ln(sigma) is normal.
+
+    Attributes:
+      mean: P_mean, of ln(sigma).
+      std: P_std, of ln(sigma); > 0.
+    Source: Karras et al. 2022, arXiv:2206.00364, table 1 and section 5.
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self):
+        demand("(-inf, inf)", mean=self.mean)
+        demand("(0, inf)", std=self.std)
+
+    def quantile(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
+        """sigma below which a share u of all draws lies, u in (0, 1)."""
+        return jnp.exp(self.mean + self.std * jax.scipy.special.ndtri(u))
+
+    def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+        return jnp.exp(self.mean + self.std * jax.random.normal(key, shape))
+
+
+@dataclass(frozen=True)
+class LogitNormal:
+    """Trains in the middle of flow time: logit(t) is normal, sigma = t / (1 - t) = exp(logit(t)).
+
+    It is LogNormal under flow matching's name; mean and std are of logit(t).
+
+    Source: Esser et al. 2024, arXiv:2403.03206, section 3.1.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self):
+        demand("(-inf, inf)", mean=self.mean)
+        demand("(0, inf)", std=self.std)
+
+    def quantile(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
+        """sigma below which a share u of all draws lies, u in (0, 1)."""
+        return LogNormal(self.mean, self.std).quantile(u)
+
+    def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+        return LogNormal(self.mean, self.std)(key, shape)
+
+
+@dataclass(frozen=True)
+class Stratified:
+    """Draws that cover the distribution evenly within each batch: less noise in the loss.
+
+    u_i = (u_0 + i / B) mod 1, handed out in random order.
+
+    Attributes:
+      noise: the distribution, by its quantiles.
+    Source: Kingma et al. 2021, arXiv:2107.00630, appendix I.1.
+    """
+
+    noise: LogNormal | LogitNormal | Schedule = field(default_factory=LogNormal)
+
+    def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+        offset_key, order_key = jax.random.split(key)
+        size = int(np.prod(shape))
+        u = (jax.random.uniform(offset_key) + jnp.arange(size) / size) % 1.0
+        u = jnp.clip(u, 1e-6, 1 - 1e-6)  # where quantiles are finite
+        return self.noise.quantile(jax.random.permutation(order_key, u)).reshape(shape)
+
+
+Noise = LogNormal | LogitNormal | Schedule | Stratified

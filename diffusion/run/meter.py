@@ -1,0 +1,110 @@
+"""What a run measures as it goes: means of the metrics, speed, and whether it should go on."""
+
+import time
+from collections import deque
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from diffusion.run.hardware import memory_gib
+from diffusion.training.step import LEVELS
+
+Measured = tuple[dict[str, Array], int]
+"""Metrics, of one step or stacked of several, and of how many they are; what is beyond is void."""
+
+
+class Meter:
+    """Means of the metrics, and images per second, since the last reading.
+
+    Adding does not wait for the device; reading does.
+
+    Args:
+      batch_size: images in a step.
+      max_skipped_steps: how many steps in a row may be skipped; of the last twenty times as many,
+        half may be.
+      peak_images_per_second: what the devices could do at their peak, or None.
+    Attributes:
+      fault: why the run must stop, or None; of the steps read so far. Weights that are not finite
+        are not healed by a later step, and must not be saved.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        max_skipped_steps: int = 5,
+        peak_images_per_second: float | None = None,
+    ):
+        self._batch_size, self._peak = batch_size, peak_images_per_second
+        self._metrics: list[Measured] = []
+        self.fault: str | None = None
+        self._max_skipped, self._in_a_row = max_skipped_steps, 0
+        self._latest: deque[bool] = deque(maxlen=20 * max(1, max_skipped_steps))
+        self.restart_clock()
+
+    def add(self, metrics: list[Measured]) -> None:
+        """Takes in the metrics of some steps."""
+        self._metrics += metrics
+        self._timed_steps += sum(steps for _, steps in metrics)
+
+    def restart_clock(self) -> None:
+        """Leaves what went before out of the speed, such as compiling or sampling."""
+        self._since, self._timed_steps = time.perf_counter(), 0
+
+    def read(self) -> dict[str, float]:
+        """The means over the steps since the last reading, but for those that were skipped.
+
+        There is no "images_per_second" where no step was timed, and no loss where all were skipped.
+        "flops_utilization" is the share of the devices' half-precision peak, where that is known.
+        """
+        fetched = jax.device_get(self._metrics)
+
+        def joined(name: str, *shape: int) -> np.ndarray:
+            parts = (np.reshape(part[name], (-1, *shape))[:steps] for part, steps in fetched)
+            return np.concatenate(list(parts))
+
+        skipped = joined("skipped")
+        self._look_at(skipped, joined("weight_norm"))
+        taken, values = skipped == 0, {}
+        if taken.any():
+            for name in ("loss", "grad_norm", "weight_norm"):
+                values[name] = float(joined(name)[taken].mean())
+            sums, counts = (
+                joined(f"level_{what}", len(LEVELS) + 1)[taken].sum(0)
+                for what in ("sums", "counts")
+            )
+            for name, total, count in zip(_LEVEL_NAMES, sums, counts, strict=True):
+                if count:
+                    values[f"loss_sigma_{name}"] = float(total / count)
+        if skipped.any():
+            values["skipped_steps"] = float(skipped.sum())
+        if self._timed_steps:
+            elapsed_seconds = time.perf_counter() - self._since
+            values["images_per_second"] = self._timed_steps * self._batch_size / elapsed_seconds
+            if self._peak is not None:
+                values["flops_utilization"] = values["images_per_second"] / self._peak
+        values["memory_gib"] = memory_gib()
+        self._metrics = []
+        self.restart_clock()
+        return values
+
+    def _look_at(self, skipped: np.ndarray, weight_norm: np.ndarray) -> None:
+        for is_skipped in skipped:
+            self._in_a_row = self._in_a_row + 1 if is_skipped else 0
+            self._latest.append(bool(is_skipped))
+            if self._in_a_row > self._max_skipped:
+                self.fault = f"loss or gradient was not finite in {self._in_a_row} steps in a row"
+            elif 2 * sum(self._latest) > (self._latest.maxlen or 0):
+                self.fault = (
+                    f"loss or gradient was not finite in {sum(self._latest)} of "
+                    f"{len(self._latest)} steps"
+                )
+        if not np.isfinite(weight_norm).all():
+            self.fault = "weights are not finite"
+
+
+_LEVEL_NAMES = (
+    f"below_{LEVELS[0]:g}",
+    *(f"{low:g}_to_{high:g}" for low, high in zip(LEVELS, LEVELS[1:], strict=False)),
+    f"above_{LEVELS[-1]:g}",
+)

@@ -1,0 +1,1 @@
+"""From noise to images: grids, samplers, guidance, and the likelihood of images."""

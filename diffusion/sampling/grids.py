@@ -1,0 +1,159 @@
+"""Grids: the sampler's way from noise to image, `grid(num_steps) -> sigmas`.
+
+num_steps + 1 values that descend and end in 0, computed in float64 and handed out as float32.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from jaxtyping import Array, Float, Int
+
+from diffusion.noise.chain import VPLinear
+from diffusion.noise.schedules import Schedule
+from diffusion.ranges import demand, demand_ascent
+
+
+@dataclass(frozen=True)
+class Karras:
+    """A grid whose steps shrink towards the image: sigma ** (1 / rho) is evenly spaced.
+
+    Attributes:
+      sigma_min, sigma_max: the last sigma before 0, and the first.
+      rho: 1 spaces evenly, larger values put more steps near the image; > 0.
+    Source: Karras et al. 2022, arXiv:2206.00364, equation 5.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def __post_init__(self):
+        demand("(0, inf)", sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        demand_ascent(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        demand("(0, inf)", rho=self.rho)
+
+    def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
+        _check_num_steps(num_steps)
+        ramp = np.linspace(0, 1, num_steps, dtype=np.float64)
+        # in units of sigma_max, whose root may be beyond all numbers
+        last = (self.sigma_min / self.sigma_max) ** (1 / self.rho)
+        return _handed_out(self, self.sigma_max * (1 + ramp * (last - 1)) ** self.rho)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """A grid whose steps all divide sigma by the same number: even in log-SNR.
+
+    Attributes:
+      sigma_min, sigma_max: the last sigma before 0, and the first.
+      power: 1 is even; above 1 puts more steps near the image ("polyexponential").
+    Source: Lu et al. 2022, arXiv:2206.00927, section 3.4 (uniform in lambda).
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    power: float = 1.0
+
+    def __post_init__(self):
+        demand("(0, inf)", sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        demand_ascent(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        demand("(0, inf)", power=self.power)
+
+    def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
+        _check_num_steps(num_steps)
+        ramp = np.linspace(1, 0, num_steps, dtype=np.float64) ** self.power
+        sigmas = self.sigma_min * (self.sigma_max / self.sigma_min) ** ramp
+        return _handed_out(self, sigmas)
+
+
+@dataclass(frozen=True)
+class Even:
+    """A grid on even times of a schedule, from its sigma_max to its sigma_min.
+
+    Attributes:
+      schedule: sigma as a function of time.
+      alpha, beta: of the beta distribution whose quantiles are the times; 1 and 1 are even, both
+        below 1 put more steps at both ends.
+    Source: for alpha and beta Lee et al. 2024, arXiv:2407.12173 ("beta sampling", 0.6 and 0.6).
+    """
+
+    schedule: Schedule = field(default_factory=VPLinear)
+    alpha: float = 1.0
+    beta: float = 1.0
+
+    def __post_init__(self):
+        demand("(0, inf)", alpha=self.alpha, beta=self.beta)
+
+    def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
+        _check_num_steps(num_steps)
+        u = scipy.special.betaincinv(self.alpha, self.beta, np.linspace(1, 0, num_steps))
+        ends = np.array([self.schedule.sigma_min, self.schedule.sigma_max])
+        with jax.enable_x64(True):
+            first, last = np.asarray(self.schedule.time(ends), np.float64)
+            sigmas = np.array(self.schedule.sigma(first + u * (last - first)), np.float64)
+        sigmas[0] = ends[1]  # rounding
+        return _handed_out(self, sigmas)
+
+
+@dataclass(frozen=True)
+class VPTimesteps:
+    """A grid on whole timesteps of a VP chain.
+
+    With num_steps = num_timesteps it is the whole chain, as DDPM samples it.
+
+    Attributes:
+      chain: the chain on which the network was trained.
+      spacing: "linspace" from the last timestep to the first, rounded; "leading" ends at the first
+        but begins below the last; "trailing" begins at the last but ends above the first.
+    Source: Song, Meng & Ermon 2020, arXiv:2010.02502, appendix D.3; names as in Lin et al. 2023,
+      arXiv:2305.08891, table 2.
+    """
+
+    chain: VPLinear = field(default_factory=VPLinear)
+    spacing: str = "linspace"
+
+    def __post_init__(self):
+        if self.spacing not in ("linspace", "leading", "trailing"):
+            raise ValueError(f"spacing={self.spacing!r} is none of linspace, leading, trailing.")
+
+    def timesteps(self, num_steps: int) -> Int[np.ndarray, "{num_steps}"]:
+        """Descending."""
+        T = self.chain.num_timesteps
+        if self.spacing == "leading":
+            return np.arange(num_steps)[::-1] * (T // num_steps)
+        if self.spacing == "trailing":
+            return np.round(T - np.arange(num_steps) * T / num_steps).astype(int) - 1
+        return np.round(np.linspace(T - 1, 0, num_steps)).astype(int)
+
+    def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
+        _check_num_steps(num_steps)
+        if num_steps > self.chain.num_timesteps:
+            raise ValueError(
+                f"num_steps={num_steps} is more than the chain's {self.chain.num_timesteps} "
+                "timesteps; use fewer steps."
+            )
+        sigmas = self.chain.table[self.timesteps(num_steps)]
+        return _handed_out(self, sigmas)
+
+
+def _check_num_steps(num_steps: int) -> None:
+    if num_steps < 1:
+        raise ValueError(f"num_steps={num_steps} must be 1 or more.")
+
+
+def _handed_out(grid: "Grid", sigmas: np.ndarray) -> Float[Array, "S"]:
+    """In float32, ending in 0; raises a ValueError where that cannot hold the sigmas apart."""
+    with np.errstate(over="ignore"):
+        values = np.append(sigmas, 0.0).astype(np.float32)
+    if not (np.isfinite(values).all() and (values[1:] < values[:-1]).all()):
+        raise ValueError(
+            f"{grid} does not descend to 0 in {len(sigmas)} steps: float32 does not hold its "
+            "sigmas apart; use fewer steps, or a spacing that is less extreme."
+        )
+    return jnp.asarray(values)
+
+
+Grid = Karras | Exponential | Even | VPTimesteps

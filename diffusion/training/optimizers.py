@@ -1,0 +1,147 @@
+"""Optimisers: recipes name them with their numbers, `make()` gives optax's transformation."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from operator import attrgetter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffusion.ranges import demand
+from diffusion.training.clipping import clip_by_grad_norm
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with linear warm-up, optional decay of the rate and of the weights, and clipping.
+
+    Attributes:
+      learning_rate: after the warm-up.
+      warmup_steps: over which the learning rate climbs from 0.
+      decay_steps: step at which a cosine decay reaches 0, or None for a constant rate.
+      sqrt_decay_steps: step from which on the rate falls as 1 / sqrt(step), or None.
+      clip_norm: largest global norm of the gradient, or None.
+      weight_decay: share of every kernel that is taken away at a rate of 1, decoupled from the
+        gradient; biases, norms and constants are left alone.
+      b1, b2, eps: Adam's.
+    Source: Kingma & Ba 2014, arXiv:1412.6980; weight decay Loshchilov & Hutter 2017,
+      arXiv:1711.05101; the square root as Karras et al. 2023, arXiv:2312.02696, equation 67.
+    """
+
+    learning_rate: float
+    warmup_steps: int = 0
+    decay_steps: int | None = None
+    sqrt_decay_steps: int | None = None
+    clip_norm: float | None = None
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self):
+        demand("(0, inf)", learning_rate=self.learning_rate, eps=self.eps)
+        demand("[0, 1)", b1=self.b1, b2=self.b2)
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps={self.warmup_steps} must be 0 or more.")
+        if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
+            raise ValueError(
+                f"decay_steps={self.decay_steps} must be more than "
+                f"warmup_steps={self.warmup_steps}, or none."
+            )
+        if self.sqrt_decay_steps is not None and (self.sqrt_decay_steps < 1 or self.decay_steps):
+            raise ValueError(
+                f"sqrt_decay_steps={self.sqrt_decay_steps} must be 1 or more, and alone; or none."
+            )
+        if self.clip_norm is not None:
+            demand("(0, inf)", clip_norm=self.clip_norm)
+        demand("[0, inf)", weight_decay=self.weight_decay)
+
+    @property
+    def last_step(self) -> int | None:
+        """The step at which the rate has come to 0, after which training is idle; or None."""
+        return self.decay_steps
+
+    def make(self) -> optax.GradientTransformation:
+        """The optax transformation."""
+        rate: optax.Schedule = optax.constant_schedule(self.learning_rate)
+        if self.decay_steps is not None:
+            rate = optax.cosine_decay_schedule(
+                self.learning_rate, self.decay_steps - self.warmup_steps
+            )
+        if self.sqrt_decay_steps is not None:
+            rate = partial(self._sqrt_decay, self.sqrt_decay_steps)
+
+        if self.warmup_steps:
+            warmup = optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps)
+            rate = optax.join_schedules([warmup, rate], [self.warmup_steps])
+        adam = (
+            optax.adamw(
+                rate, self.b1, self.b2, self.eps, weight_decay=self.weight_decay, mask=are_kernels
+            )
+            if self.weight_decay
+            else optax.adam(rate, self.b1, self.b2, self.eps)
+        )
+        return clipped(adam, self.clip_norm)
+
+    def _sqrt_decay(self, reference: int, count: Any) -> Any:
+        step = jnp.maximum(count + self.warmup_steps, reference)  # count begins after the warm-up
+        return self.learning_rate * jnp.sqrt(reference / step)
+
+
+@dataclass(frozen=True)
+class Optax:
+    """Any optimiser of optax, with any of its schedules.
+
+    Attributes:
+      name: of the function, such as "lion" or "contrib.muon".
+      options: its arguments but for the rate.
+      learning_rate: constant rate, where there is no schedule.
+      schedule: name of a function of optax such as "warmup_cosine_decay_schedule", or "".
+      schedule_options: all its arguments.
+      clip_norm: largest global norm of the gradient, or None.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    learning_rate: float = 1e-3
+    schedule: str = ""
+    schedule_options: dict[str, Any] = field(default_factory=dict)
+    clip_norm: float | None = None
+
+    def __post_init__(self):
+        demand("(0, inf)", learning_rate=self.learning_rate)
+        if self.clip_norm is not None:
+            demand("(0, inf)", clip_norm=self.clip_norm)
+        try:
+            self.make()
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"optax makes no such optimiser: {error}.") from error
+
+    @property
+    def last_step(self) -> int | None:
+        """None: where a schedule of optax comes to 0 cannot be seen."""
+        return None
+
+    def make(self) -> optax.GradientTransformation:
+        """The optax transformation."""
+        rate = self.learning_rate
+        if self.schedule:
+            rate = attrgetter(self.schedule)(optax)(**self.schedule_options)
+        return clipped(attrgetter(self.name)(optax)(rate, **self.options), self.clip_norm)
+
+
+Optimizer = Adam | Optax
+
+
+def clipped(
+    optimizer: optax.GradientTransformation, norm: float | None
+) -> optax.GradientTransformation:
+    """The optimiser, with the gradient's global norm held to a bound before it, if there is one."""
+    return optimizer if norm is None else optax.chain(clip_by_grad_norm(norm), optimizer)
+
+
+def are_kernels(params: Any) -> Any:
+    """Which parameters weight decay is for: those of two axes or more."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

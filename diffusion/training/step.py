@@ -1,0 +1,236 @@
+"""The training state and the step that advances it: pure, jitted, donated."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from diffusion.denoiser import Network, Preconditioning
+from diffusion.noise.distributions import Noise
+from diffusion.training.augment import Augment, Batch, Unchanged
+from diffusion.training.clipping import global_norm
+from diffusion.training.coupling import Coupling, Independent
+from diffusion.training.ema import Average
+from diffusion.training.loss import Balance, Certain, Simple, loss
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "params", "opt_state", "ema", "balance"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class TrainState:
+    """All that training must remember; batch and randomness are functions of (seed, step).
+
+    Attributes:
+      step: optimiser steps done, int32 scalar.
+      params: the weights.
+      opt_state: optax's state.
+      ema: averaged weights, from which to sample; `ema.choose` where there are several.
+      balance: what the loss itself has learned, see `Uncertainty`.
+    """
+
+    step: Any
+    params: Any
+    opt_state: Any
+    ema: Any
+    balance: Any
+
+    @classmethod
+    def create(
+        cls,
+        params: Any,
+        optimizer: optax.GradientTransformation,
+        ema: Average,
+        balance: Balance = Certain(),  # noqa: B008 (frozen)
+    ) -> "TrainState":
+        """The state before the first step."""
+        learned = balance.init()
+        opt_state = optimizer.init((params, learned))
+        return cls(jnp.zeros((), jnp.int32), params, opt_state, ema.init(params), learned)
+
+
+TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]
+
+
+def drop_label(key: Key[Array, ""], label: Int[Array, "B"], rate: float) -> Int[Array, "B"]:
+    """Replaces each label by the null class -1 with probability `rate`, one image at a time."""
+    return jnp.where(jax.random.bernoulli(key, rate, label.shape), -1, label)
+
+
+LEVELS = (0.1, 1.0, 10.0)
+"""The loss is also told apart below, between and above these sigmas."""
+
+
+def make_train_step(
+    network: Network,
+    preconditioning: Preconditioning,
+    noise: Noise,
+    optimizer: optax.GradientTransformation,
+    ema: Average,
+    *,
+    weighting: Callable[[Array, Array], Array] = Simple(),  # noqa: B008 (frozen)
+    balance: Balance = Certain(),  # noqa: B008 (frozen)
+    coupling: Coupling = Independent(),  # noqa: B008 (frozen)
+    label_dropout: float = 0.0,
+    augment: Augment = Unchanged(),  # noqa: B008 (frozen)
+    accumulate: int = 1,
+) -> TrainStep:
+    """Makes `train_step(state, batch, key) -> (state, metrics)`, jitted.
+
+    The state passed in is donated: use the one returned. `key` is the run's key; the step's own
+    randomness is a function of it and state.step, so every call may pass the same key.
+
+    A step whose loss or gradient is not finite changes nothing but state.step. A finite gradient
+    may still carry the weights to infinity, if the learning rate is absurd: "weight_norm" tells.
+
+    Args:
+      network: `network(params, x, c_noise, *, dropout_key, **cond)`; cond is the batch without its
+        image.
+      preconditioning: what the network predicts.
+      noise: draws sigma, `noise(key, (B,))`.
+      optimizer: an optax transformation; it may use `grad_norm`, as `clip_by_grad_norm` does.
+      ema: average of the weights.
+      weighting: factor of the loss by noise level.
+      balance: what is learned about the loss by noise level; the state must be made with it.
+      coupling: which noise goes with which image.
+      label_dropout: share of labels replaced by the null class, in [0, 1]; what classifier-free
+        guidance needs.
+      augment: `augment(key, batch) -> batch`.
+      accumulate: parts into which the batch is cut, one computed after the other, to save memory;
+        but for dropout the gradient is that of the whole batch.
+    Returns:
+      train_step; metrics are float32: "loss" (weighted, not balanced, so that runs can be
+      compared), "grad_norm" (before any clipping), "weight_norm" (after the step), "skipped" (1
+      where the step was not finite), and "level_sums" and "level_counts", the losses by noise
+      level between `LEVELS`.
+    """
+
+    def mean_loss(
+        learning: tuple[Any, Any], part: dict[str, Any], dropout_key: Array
+    ) -> tuple[Float[Array, ""], Float[Array, "B"]]:
+        params, learned = learning
+        losses = loss(
+            network,
+            params,
+            preconditioning,
+            part["x_0"],
+            part["sigma"],
+            part["eps"],
+            weighting=weighting,
+            dropout_key=dropout_key,
+            **part["cond"],
+        )
+        return balance(learned, part["sigma"], losses).mean(), losses
+
+    differentiate = jax.grad(mean_loss, has_aux=True)
+
+    def draw(batch: Batch, keys: list[Array]) -> dict[str, Any]:
+        """All that is random about a batch, but for dropout."""
+        augment_key, label_key, sigma_key, eps_key = keys
+        cond = dict(augment(augment_key, batch))
+        x_0 = cond.pop("image")
+        if "label" in cond and label_dropout > 0:
+            cond["label"] = drop_label(label_key, cond["label"], label_dropout)
+        eps = coupling(x_0, jax.random.normal(eps_key, x_0.shape))
+        return {"x_0": x_0, "sigma": noise(sigma_key, x_0.shape[:1]), "eps": eps, "cond": cond}
+
+    def gradient(
+        learning: tuple[Any, Any], whole: dict[str, Any], dropout_key: Array
+    ) -> tuple[Any, Float[Array, "B"]]:
+        if accumulate == 1:
+            return differentiate(learning, whole, dropout_key)
+
+        def add(total: Any, indexed: tuple[Array, Any]) -> tuple[Any, Array]:
+            index, part = indexed
+            grads, losses = differentiate(learning, part, jax.random.fold_in(dropout_key, index))
+            return jax.tree.map(lambda t, g: t + g / accumulate, total, grads), losses
+
+        # every device keeps an equal share of each part
+        parts = jax.tree.map(
+            lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), whole
+        )
+        total, losses = jax.lax.scan(
+            add,
+            jax.tree.map(jnp.zeros_like, learning),
+            (jnp.arange(accumulate), parts),
+            unroll=jax.default_backend() == "cpu",  # there convolutions in loops run on one core
+        )
+        return total, losses.swapaxes(0, 1).reshape(-1)
+
+    @partial(jax.jit, donate_argnums=0)
+    def train_step(
+        state: TrainState, batch: Batch, key: Array
+    ) -> tuple[TrainState, dict[str, Array]]:
+        *draw_keys, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 5)
+        whole = draw(batch, draw_keys)
+        grads, losses = gradient((state.params, state.balance), whole, dropout_key)
+        grad_norm = global_norm(grads)
+        is_fine = jnp.isfinite(losses.mean() + grad_norm)
+
+        def advanced(state: TrainState) -> TrainState:
+            learning = (state.params, state.balance)
+            updates, opt_state = optax.with_extra_args_support(optimizer).update(
+                grads, state.opt_state, learning, grad_norm=grad_norm
+            )
+            params, learned = cast(Any, optax.apply_updates(learning, updates))
+            average = ema.update(state.ema, params, state.step, losses.shape[0])
+            return TrainState(state.step, params, opt_state, average, learned)
+
+        state = jax.lax.cond(is_fine, advanced, lambda state: state, state)
+        weight_norm = global_norm((state.params, state.balance))
+        level = jnp.searchsorted(jnp.array(LEVELS), whole["sigma"])
+        metrics = {
+            "loss": losses.mean(),
+            "grad_norm": grad_norm,
+            "weight_norm": weight_norm,
+            "skipped": 1.0 - is_fine,
+            "level_sums": jax.ops.segment_sum(losses, level, len(LEVELS) + 1),
+            "level_counts": jax.ops.segment_sum(jnp.ones_like(losses), level, len(LEVELS) + 1),
+        }
+        return replace(state, step=state.step + 1), metrics
+
+    return train_step
+
+
+def make_train_steps(train_step: TrainStep) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """Makes `train_steps(state, dataset, indices, num_steps, key)`: several steps in one dispatch.
+
+    Saves what starting a step costs, which accelerators feel; on a CPU it is slow, because XLA runs
+    convolutions in loops on one core. How many steps are taken is a value, not a shape, so all
+    numbers run the same compiled step, to the last bit.
+
+    Returns:
+      train_steps; dataset is {"image": uint8 (N, H, W, C), "label": (N,), ...} on the devices,
+      indices (K, B) are each step's images, of which the first num_steps <= K are taken; the state
+      is donated, metrics have K in front, zeros beyond num_steps.
+    """
+
+    @partial(jax.jit, donate_argnums=0)
+    def train_steps(
+        state: TrainState,
+        dataset: Batch,
+        indices: Int[Array, "K B"],
+        num_steps: Int[Array, ""],
+        key: Array,
+    ) -> tuple[TrainState, dict[str, Array]]:
+        def one(state: TrainState, chosen: Array) -> tuple[TrainState, dict[str, Array]]:
+            batch = {name: values[chosen] for name, values in dataset.items()}
+            batch["image"] = batch["image"].astype(jnp.float32) / 127.5 - 1
+            return train_step(state, batch, key)
+
+        def advance(k: Array, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
+            state, measured = one(carry[0], indices[k])
+            return state, jax.tree.map(lambda all, now: all.at[k].set(now), carry[1], measured)
+
+        _, shapes = jax.eval_shape(one, state, indices[0])
+        void = jax.tree.map(lambda leaf: jnp.zeros((len(indices), *leaf.shape)), shapes)
+        return jax.lax.fori_loop(0, num_steps, advance, (state, void))
+
+    return train_steps
