@@ -45,7 +45,7 @@ ROOMS = {
         "jax jaxtyping numpy flax cattrs docstring_parser tqdm safetensors",
         f"{NETWORKS} diffusion/* configs/*",
     ),
-    "train": ("jax", f"sample "{NETWORKS} diffusion/* configs/* commands/*"),
+    "train": ("jax", f"sample {NETWORKS} diffusion/* configs/* commands/*"),
     "sample": ("jax jaxtyping numpy tqdm", f"{NETWORKS} diffusion/* configs/* commands/*"),
 }
 """What each room may import; of several rows the first that matches a file is its own."""
