@@ -4,25 +4,20 @@ Without arguments lists the recipes; `RECIPE --help` lists every field. A folder
 checkpoint is resumed, bit for bit as if it had never stopped.
 """
 
+import dataclasses
 import signal
 import sys
 import time
 from contextlib import ExitStack, closing
-from functools import partial
-from pathlib import Path
 
 import jax
 
 import diffusion as dm
-import sample
-from commands import build, cli, cost, request
-from commands.pipeline import Trained
-from configs import Recipe
+from commands import build, cli, cost, draw, pipeline, train_request
+from commands.build import Job
 from diffusion import sharding
-from diffusion.data import ImageArrays, images
-from diffusion.denoiser import Network
-from diffusion.run import checkpoint, hosts, lock, signals, tracker
-from diffusion.run import compilation_cache as compiled
+from diffusion.data import images
+from diffusion.run import checkpoint, compilation_cache, hosts, lock, signals, tracker
 from diffusion.run.journal import Journal
 from diffusion.run.meter import Meter
 from diffusion.run.profile import Profile
@@ -32,35 +27,27 @@ from unet_flax import tune_cpu
 
 def main(argv: list[str]) -> None:
     tune_cpu()
-    with ExitStack() as claimed:
+    with ExitStack() as held:
         with cli.one_line_errors(ValueError, OSError):
-            recipe, run_dir, is_dry, profile_steps, told = cli.parse_train(argv)
-            hosts.start(*told)
+            request = train_request.parse(argv)
+            recipe, run_dir = request.recipe, request.run_dir
+            hosts.start(*dataclasses.astuple(request.hosts))
             mesh = recipe.mesh.make()
             sharding.check_batch_size(mesh, recipe.data.batch_size, recipe.run.accumulate)
-            if is_dry:
+            if request.is_dry:
                 return hosts.say(*cost.lines(recipe, mesh), sep="\n")
             tracker.check(recipe.run.tracker)
-            compiled.keep()
-            dataset = recipe.data.load()
-            build.check_fit(recipe, dataset)
+            compilation_cache.enable()
+            job = build.job(recipe, run_dir, mesh, request.profile_steps)
             if hosts.is_main():
-                claimed.enter_context(lock.held(run_dir))
+                held.enter_context(lock.held(run_dir))
             build.claim(run_dir, recipe)
-            network, state = build.start(recipe, run_dir, mesh)
+            state = build.start(job)
         with cli.one_line_errors(tracker.Refused, OSError):
-            train(recipe, run_dir, mesh, dataset, network, state, profile_steps)
+            train(job, state)
 
 
-def train(
-    recipe: Recipe,
-    run_dir: Path,
-    mesh: jax.sharding.Mesh,
-    dataset: ImageArrays,
-    network: Network,
-    state: dm.TrainState,
-    profile_steps: tuple[int, int] | None = None,
-) -> None:
+def train(job: Job, state: dm.TrainState) -> None:
     """Trains from state.step to run.num_steps, and writes the run's folder.
 
     Raises:
@@ -68,33 +55,33 @@ def train(
       SaveError: a checkpoint or a record cannot be written.
       SystemExit: asked to stop by a signal, after saving; with 128 + its number, as shells do.
     """
-    run, batch_size, first = recipe.run, dataset.batch_size, int(state.step)
-    began = time.perf_counter()
-    train_step, key = build.train_step(recipe, network)
+    run, run_dir, batch_size = job.recipe.run, job.run_dir, job.dataset.batch_size
+    first, began = int(state.step), time.perf_counter()
+    train_step, key = build.train_step(job.recipe, job.network)
     with (
         signals.stop_requests() as stop_request,
-        closing(Profile(run_dir, profile_steps)) as profile,
-        closing(build.journal(recipe, run_dir, first)) as journal,
-        closing(build.checkpoints(recipe, run_dir)) as checkpoints,
-        closing(build.feed(recipe, dataset, mesh, train_step, key, first)) as feed,
+        closing(Profile(run_dir, job.profile_steps)) as profile,
+        closing(build.journal(job, first)) as journal,
+        closing(build.checkpoints(job)) as checkpoints,
+        closing(build.feed(job, train_step, key, first)) as feed,
         closing(Progress(run.num_steps, first, batch_size)) as progress,
     ):
         num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         hosts.say(f"{run_dir}: {num_parameters:,} parameters, steps {first} to {run.num_steps}")
-        meter = Meter(batch_size, run.max_skipped_steps, cost.peak_images_per_second(recipe, mesh))
-        draw = partial(draw_due_grid, recipe, run_dir, network, mesh, journal)
-        draw(state)  # where an earlier part of the run ended before it had
+        peak = cost.peak_images_per_second(job.recipe, job.mesh)
+        meter = Meter(batch_size, run.max_skipped_steps, peak)
+        draw_due_grid(job, journal, state)  # if the run was stopped before it had drawn it
         stop, step, is_stopped = hosts.StopAgreement(first), first, False
         while step < run.num_steps and not is_stopped:
-            before, step = step, build.next_stop(run, step, feed.steps, is_new=step == first)
+            before, is_new = step, step == first
+            step = build.next_stop(run, step, feed.steps_per_dispatch, is_new=is_new)
             profile.before(before, step, state)
             state, metrics = feed.run(state, before, step)
             meter.add(metrics)
             progress.advance(step - before)
-            if before == first:
+            if is_new:
                 jax.block_until_ready(metrics)
                 meter.restart_clock()  # without the compilation
-                progress.restart_clock()
 
             logs, is_last = step % run.log_every_steps == 0, step == run.num_steps
             is_stopped = not is_last and stop.reached(step, stop_request, metrics)
@@ -112,10 +99,10 @@ def train(
                 progress.report(step, values)
             if saves:
                 checkpoints.save(state)
+                build.save_weights(job, state)
             if draws:
-                draw(state)
+                draw_due_grid(job, journal, state)
                 meter.restart_clock()
-                progress.restart_clock()
         checkpoints.wait()
         asked = stop_request()
     if step < run.num_steps:
@@ -126,24 +113,18 @@ def train(
     hosts.say(f"{step - first} steps in {time.perf_counter() - began:.0f} s; samples: {grid}")
 
 
-def draw_due_grid(
-    recipe: Recipe,
-    run_dir: Path,
-    network: Network,
-    mesh: jax.sharding.Mesh,
-    journal: Journal,
-    state: dm.TrainState,
-) -> None:
-    """Draws samples where they are due and missing; says if they are not finite."""
-    step = int(state.step)
-    is_missing = not (run_dir / "samples" / f"{step}.png").exists()
-    if not build.is_grid_due(recipe.run, step) or not hosts.any_says(is_missing):
+def draw_due_grid(job: Job, journal: Journal, state: dm.TrainState) -> None:
+    """Draws a grid of samples where one is due and missing; says if they are not finite."""
+    step, recipe = int(state.step), job.recipe
+    is_missing = not (job.run_dir / "samples" / f"{step}.png").exists()
+    if not build.is_grid_due(recipe.run, step) or not hosts.any_host(is_missing):
         return
     average = recipe.ema.choose(state.ema, recipe.ema.names[0])
-    trained = Trained.of_recipe(recipe, network, average, mesh, f"step {step}")
-    labels = request.labels(trained, None, recipe.run.num_samples)
+    trained = pipeline.of_weights(recipe, job.network, average, job.mesh, f"step {step}")
+    trained = pipeline.with_conditions(trained, job.dataset)
+    labels = draw.labels(trained, None, recipe.run.num_samples)
     try:
-        journal.samples(step, images.grid(sample.draw(trained, labels, seed=0)))
+        journal.samples(step, images.grid(draw.draw(trained, labels, seed=0)))
     except FloatingPointError as error:
         hosts.say(f"step {step}: no grid, for {error}")
 

@@ -22,7 +22,7 @@ STEP = """
 import sys, time
 import jax
 import configs, unet_flax
-from configs import build, cost
+from commands import build, cost
 unet_flax.tune_cpu()
 recipe = configs.load(sys.argv[1])
 network, _ = build.abstract_network(recipe)

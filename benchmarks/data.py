@@ -20,6 +20,7 @@ import unet_flax
 from benchmarks import timing
 from diffusion import sharding
 from diffusion.data import ImageArrays
+from diffusion.pixels import from_pixels
 from diffusion.run import feed
 
 
@@ -52,12 +53,12 @@ def main() -> None:
     pixels = rng.integers(0, 256, (50_000, 32, 32, 3), np.uint8)
     dataset = ImageArrays(pixels, rng.integers(0, 10, 50_000), tuple("0123456789"), batch_size)
     mesh = dm.Mesh(data=1).make()
-    ahead = feed.ahead(dataset, mesh, seed=0, first=0)
+    ahead = feed.prefetch(dataset, mesh, seed=0, first=0)
     resident = jnp.asarray(pixels)
 
     @jax.jit
     def chosen(indices: jax.Array) -> jax.Array:
-        return resident[indices].astype(jnp.float32) / 127.5 - 1
+        return from_pixels(resident[indices])
 
     @jax.jit
     def augmented(indices: jax.Array, key: jax.Array) -> Any:

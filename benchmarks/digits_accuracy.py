@@ -13,8 +13,7 @@ import numpy as np
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-import sample
-from commands.pipeline import Trained
+from commands import draw, pipeline
 from diffusion import Heun
 from diffusion.data import Digits
 
@@ -25,11 +24,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    trained = Trained.read(args.run_dir, None)
+    trained = pipeline.read(args.run_dir)
     sampling = dataclasses.replace(trained.sampling, sampler=Heun(), num_steps=18, guidance=1.0)
     trained = dataclasses.replace(trained, sampling=sampling)
     labels = np.repeat(np.arange(10, dtype=np.int32), 50)
-    pixels = sample.draw(trained, labels, seed=args.seed, chunk_size=100)
+    pixels = draw.draw(trained, labels, seed=args.seed, chunk_size=100)
 
     real = Digits().load()
     classifier = KNeighborsClassifier(n_neighbors=3)

@@ -20,7 +20,7 @@ import numpy as np
 import train
 import unet_flax
 from benchmarks import timing
-from commands import build, cli
+from commands import build, train_request
 from diffusion import sharding
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     args, fields = parser.parse_known_args()
     unet_flax.tune_cpu()  # as train.main does
-    recipe = cli.parse_train([*args.recipe, *fields]).recipe
+    recipe = train_request.parse([*args.recipe, *fields]).recipe
     steps = recipe.run.save_every_steps
     run = dataclasses.replace(
         recipe.run,
@@ -51,12 +51,13 @@ def main() -> None:
         num_samples=1,
     )
     recipe = dataclasses.replace(recipe, run=run)
-    mesh, dataset = recipe.mesh.make(), recipe.data.load()
-    batch = sharding.shard_batch(mesh, dataset.batch(0, 0))
+    mesh = recipe.mesh.make()
 
     with tempfile.TemporaryDirectory() as folder:
-        network, state = build.start(recipe, Path(folder), mesh)
-        train_step, key = build.train_step(recipe, network)
+        job = build.job(recipe, Path(folder), mesh)
+        batch = sharding.shard_batch(mesh, job.dataset.batch(0, 0))
+        state = build.start(job)
+        train_step, key = build.train_step(job.recipe, job.network)
         state, _ = train_step(state, batch, key)  # compiles
 
         def bare() -> float:
@@ -66,12 +67,12 @@ def main() -> None:
             for _ in range(steps):
                 state, _ = train_step(state, batch, key)
             jax.block_until_ready(state)
-            return steps * dataset.batch_size / (time.perf_counter() - since)
+            return steps * job.dataset.batch_size / (time.perf_counter() - since)
 
         def loop(run_dir: Path) -> float:
             run_dir.mkdir()
-            _, fresh = build.start(recipe, run_dir, mesh)
-            train.train(recipe, run_dir, mesh, dataset, network, fresh)
+            looped = dataclasses.replace(job, run_dir=run_dir)
+            train.train(looped, build.start(looped))
             lines = (run_dir / "metrics.jsonl").read_text().splitlines()
             seconds_per_image = [1 / json.loads(line)["images_per_second"] for line in lines]
             return 1 / float(np.mean(seconds_per_image))

@@ -1,5 +1,7 @@
 """From a recipe to what a training run needs: network, state, training step, feed, records."""
 
+import json
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,65 +11,68 @@ from flax import nnx
 
 import diffusion as dm
 import unet_flax
-from configs import recipe as schema
+from commands import config_file
 from configs.recipe import Recipe, Run
 from diffusion import sharding
-from diffusion.data import ImageArrays
+from diffusion.data.dataset import Dataset
 from diffusion.denoiser import Network
-from diffusion.run import checkpoint, hardware, hosts
-from diffusion.run.feed import Feed, Resident, Streamed
+from diffusion.run import checkpoint, hosts, weights
+from diffusion.run.feed import Feed, make_feed
 from diffusion.run.journal import Files, Journal
 from diffusion.run.tensorboard import TensorBoard
 from diffusion.run.tracker import Tracker
 from diffusion.training.step import TrainStep
 
 
+@dataclass(frozen=True)
+class Job:
+    """A training run, ready to begin or go on.
+
+    Attributes:
+      recipe: resolved.
+      run_dir: the run's folder.
+      mesh: the devices.
+      dataset: what is learned.
+      network: `network(params, x, c_noise, **cond)`.
+      profile_steps: first and last step to trace, or None.
+    """
+
+    recipe: Recipe
+    run_dir: Path
+    mesh: jax.sharding.Mesh
+    dataset: Dataset
+    network: Network
+    profile_steps: tuple[int, int] | None = None
+
+
+def job(
+    recipe: Recipe,
+    run_dir: Path,
+    mesh: jax.sharding.Mesh,
+    profile_steps: tuple[int, int] | None = None,
+) -> Job:
+    """Loads the data and makes the network.
+
+    Raises:
+      ValueError, OSError: the data cannot be read or is not what the recipe says; the grid cannot
+        have so many steps.
+    """
+    resolved, dataset = recipe.resolved(), recipe.data.load()
+    resolved.sampling.grid(resolved.sampling.num_steps)  # refuses now, not after the training
+    if (found := _shapes(dataset.spec)) != (stated := _shapes(recipe.data.spec)):
+        raise ValueError(f"the data has {found}, but its configuration says {stated}.")
+    network, _ = abstract_network(resolved)
+    return Job(resolved, run_dir, mesh, dataset, network, profile_steps)
+
+
+def _shapes(spec: dict[str, jax.ShapeDtypeStruct]) -> str:
+    return ", ".join(f"{name} {spec[name].shape}" for name in sorted(spec))
+
+
 def abstract_network(recipe: Recipe) -> tuple[Network, Any]:
     """The network, and its parameters as shapes; allocates nothing."""
-    return unet_flax.functional(
-        nnx.eval_shape(lambda: unet_flax.UNet(recipe.model, rngs=nnx.Rngs(0)))
-    )
-
-
-def check_fit(recipe: Recipe, dataset: ImageArrays) -> None:
-    """Raises a ValueError where network, data and sampling do not fit each other."""
-    recipe.sampling.grid(recipe.sampling.num_steps)  # refuses now, not after the training
-    size, channels = recipe.model.image_size, recipe.model.in_channels
-    if dataset.pixels.shape[1:] != (size, size, channels):
-        raise ValueError(
-            f"the images are {dataset.pixels.shape[1:]} (height, width, channels), but the model "
-            f"takes ({size}, {size}, {channels}); set --model.image-size and --model.in-channels."
-        )
-    if recipe.model.out_channels not in (None, channels):
-        raise ValueError(
-            f"model.out_channels={recipe.model.out_channels}, but the images have {channels} "
-            "channels; use none."
-        )
-    model = recipe.model
-    for name in ("context_channels", "condition_channels", "self_conditioning"):
-        if getattr(model, name):
-            raise ValueError(
-                f"model.{name}={getattr(model, name)} is for projects of your own: train.py gives "
-                "the network nothing of that kind."
-            )
-    told = isinstance(recipe.augment, dm.NonLeaky)
-    if model.augment_channels != (9 if told else None):
-        raise ValueError(
-            f"model.augment_channels={model.augment_channels} does not fit the augmentation "
-            f"{type(recipe.augment).__name__}, which tells the network {9 if told else 'nothing'}."
-        )
-    if model.dims != 2:
-        raise ValueError(f"model.dims={model.dims}, but images have 2.")
-    if recipe.label_dropout and model.num_classes and not model.label.has_null:
-        raise ValueError(
-            f"label_dropout={recipe.label_dropout} needs model.label.has_null=true, "
-            "or use a label_dropout of 0."
-        )
-    num_classes = None if dataset.labels is None else len(dataset.label_names)
-    if recipe.model.num_classes != num_classes:
-        raise ValueError(
-            f"model.num_classes={recipe.model.num_classes}, but the data has {num_classes} classes."
-        )
+    model = recipe.resolved().model
+    return unet_flax.functional(nnx.eval_shape(lambda: unet_flax.make(model, nnx.Rngs(0))))
 
 
 def claim(run_dir: Path, recipe: Recipe) -> None:
@@ -79,8 +84,8 @@ def claim(run_dir: Path, recipe: Recipe) -> None:
                 f"{run_dir} holds checkpoints, but config.json is missing beside them; bring it "
                 "back, or choose another --run-dir."
             )
-        stored = schema.from_json(checkpoint.read_config(run_dir))
-        if different := schema.differences(stored, recipe):
+        stored = config_file.from_json(checkpoint.read_config(run_dir))
+        if different := config_file.differences(stored, recipe):
             raise ValueError(
                 f"{run_dir} belongs to a run with other settings ({'; '.join(different)}); "
                 "choose another --run-dir, or give the same values."
@@ -91,31 +96,34 @@ def claim(run_dir: Path, recipe: Recipe) -> None:
                 f"{recipe.run.num_steps}; choose another --run-dir, or more steps."
             )
     if hosts.is_main():
-        checkpoint.write_config(run_dir, schema.to_json(recipe))
+        checkpoint.write_config(run_dir, config_file.to_json(recipe))
 
 
-def start(recipe: Recipe, run_dir: Path, mesh: jax.sharding.Mesh) -> tuple[Network, dm.TrainState]:
-    """The network, and the state of the run's latest checkpoint or a new one."""
-    network, shapes = abstract_network(recipe)
-    target = sharding.placed(mesh, jax.eval_shape(partial(new_state, recipe), shapes))
-    if checkpoint.steps(run_dir):
-        return network, checkpoint.restore(run_dir, target)
+def start(job: Job) -> dm.TrainState:
+    """The state of the run's latest checkpoint, or a new one."""
+    _, shapes = abstract_network(job.recipe)
+    target = sharding.placed(job.mesh, jax.eval_shape(partial(new_state, job.recipe), shapes))
+    if checkpoint.steps(job.run_dir):
+        return checkpoint.restore(job.run_dir, target)
 
     @partial(jax.jit, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, target))
     def create(key: jax.Array) -> dm.TrainState:  # each device makes what it will hold
-        unet = unet_flax.UNet(recipe.model, rngs=nnx.Rngs(key))
-        return new_state(recipe, unet_flax.functional(unet)[1])
+        module = unet_flax.make(job.recipe.model, nnx.Rngs(key))
+        return new_state(job.recipe, unet_flax.functional(module)[1])
 
-    return network, create(jax.random.fold_in(jax.random.key(recipe.run.seed), 0))
+    return create(jax.random.fold_in(jax.random.key(job.recipe.run.seed), 0))
 
 
 def new_state(recipe: Recipe, params: Any) -> dm.TrainState:
     """The state before the first step."""
-    return dm.TrainState.create(params, recipe.optimizer.make(), recipe.ema, recipe.balance)
+    project = recipe.model.project
+    params = params if project is None else project(params)
+    return dm.TrainState.create(params, recipe.optimizer.make(), recipe.ema, recipe.uncertainty)
 
 
 def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
     """The training step, and the key to call it with."""
+    recipe = recipe.resolved()
     step = dm.make_train_step(
         network,
         recipe.preconditioning,
@@ -123,29 +131,56 @@ def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
         recipe.optimizer.make(),
         recipe.ema,
         weighting=recipe.weighting,
-        balance=recipe.balance,
+        uncertainty=recipe.uncertainty,
         coupling=recipe.coupling,
         label_dropout=recipe.label_dropout,
         augment=recipe.augment,
         accumulate=recipe.run.accumulate,
+        project=recipe.model.project,
     )
     return step, jax.random.fold_in(jax.random.key(recipe.run.seed), 1)
 
 
-def checkpoints(recipe: Recipe, run_dir: Path) -> checkpoint.Checkpoints:
+def checkpoints(job: Job) -> checkpoint.Checkpoints:
     """The run's checkpoints, kept as the recipe says."""
-    run = recipe.run
-    return checkpoint.Checkpoints(run_dir, run.keep_checkpoints, run.keep_every_steps)
+    run = job.recipe.run
+    return checkpoint.Checkpoints(job.run_dir, run.keep_checkpoints, run.keep_every_steps)
 
 
-def journal(recipe: Recipe, run_dir: Path, step: int) -> Journal:
+def save_weights(job: Job, state: dm.TrainState) -> None:
+    """Writes the recipe's first average as weights.safetensors; all hosts must call it."""
+    name = job.recipe.ema.names[0]
+    params = hosts.fetch(job.recipe.ema.choose(state.ema, name))
+    if hosts.is_main():
+        model = config_file.to_json(job.recipe)["model"]
+        metadata = {"step": str(int(state.step)), "average": name, "model": json.dumps(model)}
+        with checkpoint.as_save_error(job.run_dir, OSError):
+            weights.save(job.run_dir / "weights.safetensors", params, metadata)
+
+
+def journal(job: Job, step: int) -> Journal:
     """The run's records from a step on, written by the main host alone."""
+    run_dir, name = job.run_dir, job.recipe.run.tracker
     if not hosts.is_main():
         return Journal(run_dir, [])
-    name = recipe.run.tracker
-    with checkpoint.told(run_dir, OSError):
-        trackers = [] if name is None else [Tracker(name, run_dir, schema.to_json(recipe))]
+    with checkpoint.as_save_error(run_dir, OSError):
+        config = config_file.to_json(job.recipe)
+        trackers = [] if name is None else [Tracker(name, run_dir, config)]
         return Journal(run_dir, [*trackers, Files(run_dir, step), TensorBoard(run_dir, step)])
+
+
+def feed(job: Job, step: TrainStep, key: Any, first: int) -> Feed:
+    """How the batches after step `first` reach the devices."""
+    run = job.recipe.run
+    return make_feed(
+        step,
+        job.dataset,
+        job.mesh,
+        key=key,
+        seed=run.seed,
+        first=first,
+        steps_per_dispatch=run.steps_per_dispatch,
+    )
 
 
 def next_stop(run: Run, step: int, steps_per_dispatch: int, *, is_new: bool) -> int:
@@ -159,20 +194,3 @@ def next_stop(run: Run, step: int, steps_per_dispatch: int, *, is_new: bool) -> 
 def is_grid_due(run: Run, step: int) -> bool:
     """Whether a grid of samples belongs to the step."""
     return step > 0 and (step % run.sample_every_steps == 0 or step == run.num_steps)
-
-
-def feed(
-    recipe: Recipe,
-    dataset: ImageArrays,
-    mesh: jax.sharding.Mesh,
-    step: TrainStep,
-    key: Any,
-    first: int,
-) -> Feed:
-    """How the batches after step `first` reach the devices."""
-    resides = hardware.suits_residence(dataset.pixels.nbytes, mesh.local_devices[0])
-    by_itself = 1 if hosts.any_says(not resides) else 10
-    steps, seed = recipe.run.steps_per_dispatch or by_itself, recipe.run.seed
-    if steps == 1:
-        return Streamed(step, dataset, mesh, key=key, seed=seed, first=first)
-    return Resident(step, dataset, mesh, key=key, seed=seed, steps=steps)

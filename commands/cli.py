@@ -1,4 +1,4 @@
-"""The command line: what train.py is asked for, and a user's mistake as one line."""
+"""The command line: options that all commands share, and a user's mistake as one line."""
 
 import argparse
 import contextlib
@@ -6,14 +6,12 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import jax
 
 import configs
-from commands import options as fields
-from configs.recipe import Recipe
 from diffusion.run import checkpoint
 
 
@@ -24,14 +22,12 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
     Args:
       mistakes: which errors are the user's here.
     """
-    for library in ("absl", "asyncio", "urllib3"):  # our line says what went wrong
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-    sys.unraisablehook = _without_cut_off_writes
     try:
-        yield
+        with _quiet_libraries():
+            yield
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try again when it ends
-        _end("nobody reads what it says any more, so it ends; checkpoints are kept.")
+        _end("its output is not read any more, so it ends; checkpoints are kept.")
     except mistakes as error:
         if isinstance(error, OSError) and error.filename is not None:
             error = f"cannot use {error.filename}: {error.strerror}."
@@ -51,18 +47,35 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
     except (FloatingPointError, checkpoint.SaveError) as error:
         _end(str(error))
     except KeyboardInterrupt:
-        print(f"\n{_program()}: stopped; checkpoints are kept.", file=sys.stderr)
+        print(f"\n{program()}: stopped; checkpoints are kept.", file=sys.stderr)
         sys.exit(130)
 
 
-def _without_cut_off_writes(unraisable: Any) -> None:
-    """As Python, but that a failed save is told of once, and not by each of its threads."""
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Within it libraries do not report what our one line says; restores them afterwards."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio", "urllib3")]
+    levels = [logger.level for logger in loggers]
+    hook = sys.unraisablehook
+
+    def without_cut_off_writes(unraisable: Any) -> None:
+        # a save that failed has been reported once, and its threads would report it again
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = without_cut_off_writes
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _end(message: str) -> NoReturn:
-    print(f"{_program()}: {message}", file=sys.stderr)
+    print(f"{program()}: {message}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -72,11 +85,12 @@ def _short(error: Exception) -> str:
 
 def fail(message: str) -> NoReturn:
     """One line on stderr, exit status 2."""
-    print(f"{_program()}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{program()}: error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 
 
-def _program() -> str:
+def program() -> str:
+    """The command's name, for messages."""
     return os.path.basename(sys.argv[0])
 
 
@@ -85,109 +99,51 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
     parser.error = fail  # type: ignore[method-assign]
     namespace, unknown = parser.parse_known_args(argv)
     if unknown:
-        options = [option for action in parser._actions for option in action.option_strings]
         word = unknown[0].partition("=")[0]
-        if word.startswith("-"):
-            titles = [f"--{group.title}" for group in parser._action_groups]
-            is_section = word in titles or any(o.startswith(f"{word}.") for o in options)
-            if is_section or word.endswith(".kind"):
-                fail(
-                    f"unknown option {word}: kinds are chosen in a recipe's file, numbers on the "
-                    "command line as --section.field; --help lists all options."
-                )
-            close = configs.nearest(word, [o for o in options if o.startswith("--")])
-            hint = close if "mean" in close else "; --help lists all options"
-            fail(f"unknown option {word}{hint}")
-        fail(f"unexpected argument {word!r}; options start with --, and --help lists them.")
+        if not word.startswith("-"):
+            fail(f"unexpected argument {word!r}; options start with --, and --help lists them.")
+        fail(f"unknown option {word}{_advice(parser, word)}")
     return namespace
 
 
-def add_hosts(parser: argparse.ArgumentParser) -> None:
-    """The options of a run on many hosts, see `hosts.start`."""
+def _advice(parser: argparse.ArgumentParser, word: str) -> str:
+    options = [option for action in parser._actions for option in action.option_strings]
+    options = [option for option in options if option.startswith("--")]
+    titles = [f"--{group.title}" for group in parser._action_groups]
+    is_section = word in titles or any(option.startswith(f"{word}.") for option in options)
+    if is_section or word.endswith(".kind"):
+        return (
+            ": kinds are chosen in a recipe's file, numbers on the command line as "
+            "--section.field; --help lists all options."
+        )
+    field = word.rpartition(".")[2]  # the same field, of another section
+    same = [option for option in options if "." in word and option.endswith(f".{field}")]
+    if len(same) == 1:
+        return f"; did you mean {same[0]!r}?"
+    close = configs.nearest(word, options)
+    return close if "mean" in close else "; --help lists all options"
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """How to find the other hosts of a run, see `hosts.start`; all None for a cluster or one host.
+
+    Attributes:
+      coordinator: address and port of host 0.
+      num_hosts: how many there are.
+      host_index: which of them this is, from 0.
+    """
+
+    coordinator: str | None = None
+    num_hosts: int | None = None
+    host_index: int | None = None
+
+
+def add_host_options(parser: argparse.ArgumentParser) -> None:
+    """The options that `HostOptions` holds."""
     group = parser.add_argument_group(
         "many hosts", "SLURM, Kubernetes and TPU pods need none of these; elsewhere give all three."
     )
     group.add_argument("--coordinator", default=None, metavar="ADDRESS:PORT", help="of host 0")
     group.add_argument("--num-hosts", default=None, type=int, metavar="N", help="how many")
     group.add_argument("--host-index", default=None, type=int, metavar="I", help="this, from 0")
-
-
-class TrainRequest(NamedTuple):
-    """What `train.py` is asked for.
-
-    Attributes:
-      recipe: with the command's values in it.
-      run_dir: the run's folder.
-      is_dry: whether to say what it costs, and train nothing.
-      profile_steps: steps of which a trace is kept, first and last; or None.
-      hosts: coordinator, number of hosts and index of this one, see `hosts.start`.
-    """
-
-    recipe: Recipe
-    run_dir: Path
-    is_dry: bool
-    profile_steps: tuple[int, int] | None
-    hosts: tuple[str | None, int | None, int | None]
-
-
-def parse_train(argv: list[str]) -> TrainRequest:
-    """`RECIPE [--section.field VALUE ...] [--run-dir DIR] [--dry-run] [--profile-steps A,B]`.
-
-    Without arguments lists the recipes and exits.
-
-    Raises:
-      ValueError: an unknown recipe, or values that contradict each other.
-    """
-    if not argv or argv[0] in ("-h", "--help"):
-        print("usage: python train.py RECIPE [--section.field VALUE ...] [--run-dir DIR]\n")
-        print("A folder with a checkpoint is resumed. RECIPE --help lists its fields. Recipes:")
-        width = 2 + max(map(len, configs.names()))
-        for name in configs.names():
-            print(f"  {name:{width}}{configs.describe(name)}")
-        sys.exit(0)
-    name, *options = argv
-    recipe = configs.load(name)
-    parser = argparse.ArgumentParser(
-        f"{_program()} {name}",
-        description=configs.describe(name),
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=40, width=100),
-    )
-    parser.add_argument("--run-dir", metavar="DIR", help=f"the run's folder (runs/{name})")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what it would cost, and train nothing"
-    )
-    parser.add_argument(
-        "--profile-steps",
-        metavar="FIRST,LAST",
-        help="keep a trace of these steps in RUN_DIR/profile, for xprof or Perfetto",
-    )
-    add_hosts(parser)
-    fields.add(parser, recipe, "")
-    given = dict(vars(parse(parser, [_kebab(option) for option in options])))
-    if given.get("run_dir") == "":
-        raise ValueError("--run-dir is empty; name a folder.")
-    run_dir = Path(given.pop("run_dir", f"runs/{name}"))
-    is_dry, profiled = given.pop("dry_run", False), given.pop("profile_steps", None)
-    steps = None if profiled is None else _span(profiled)
-    hosts = tuple(given.pop(name) for name in ("coordinator", "num_hosts", "host_index"))
-    recipe = fields.replaced(recipe, given, "")
-    if steps is not None and steps[0] > recipe.run.num_steps:
-        raise ValueError(f"--profile-steps {profiled}: the run ends at {recipe.run.num_steps}.")
-    return TrainRequest(recipe, run_dir, is_dry, steps, hosts)
-
-
-def _span(text: str) -> tuple[int, int]:
-    first, _, last = text.partition(",")
-    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last)):
-        raise ValueError(f"--profile-steps {text} is not FIRST,LAST, such as 10,12.")
-    return int(first), int(last)
-
-
-def _kebab(argument: str) -> str:
-    """--data.batch_size=8 to --data.batch-size=8."""
-    if not argument.startswith("--"):
-        return argument
-    option, equals, value = argument.partition("=")
-    return option.replace("_", "-") + equals + value

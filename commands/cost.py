@@ -9,16 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from commands import build
-from configs import recipe as schema
+from commands import build, config_file
 from configs.recipe import Recipe
 from diffusion import sharding
 from diffusion.run import hardware
 
 
 def lines(recipe: Recipe, mesh: jax.sharding.Mesh) -> Iterator[str]:
-    """The resolved configuration, parameters, operations and bytes, for people to read."""
-    yield json.dumps(schema.to_json(recipe), indent=2)
+    """The configuration, parameters, operations and bytes, for people to read."""
+    yield json.dumps(config_file.to_json(recipe), indent=2)
     network, params = build.abstract_network(recipe)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     yield f"parameters           {num_parameters:,}"
@@ -74,12 +73,11 @@ def peak_images_per_second(recipe: Recipe, mesh: jax.sharding.Mesh) -> float | N
 
 def batch_shapes(recipe: Recipe) -> dict[str, jax.ShapeDtypeStruct]:
     """What a batch of the recipe looks like to the training step."""
-    model, size = recipe.model, recipe.data.batch_size
-    spatial = (model.image_size,) * model.dims
-    batch = {"image": jax.ShapeDtypeStruct((size, *spatial, model.in_channels), jnp.float32)}
-    if model.num_classes is not None:
-        batch["label"] = jax.ShapeDtypeStruct((size,), jnp.int32)
-    return batch
+    size = recipe.data.batch_size
+    return {
+        name: jax.ShapeDtypeStruct((size, *one.shape), one.dtype)
+        for name, one in recipe.data.spec.items()
+    }
 
 
 def operations(lowered: Any) -> float:

@@ -1,150 +1,249 @@
-"""How a given image leads what `sample.py` draws."""
+"""Editing by `sample.py`: each edit is one object, built once, that knows its own checks.
 
-import argparse
-from collections.abc import Callable
-from functools import partial
+An edit may change the denoiser, the sampler, and where sampling starts; the base changes nothing.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 import diffusion as dm
-from commands.pipeline import Trained
-from commands.request import is_seed
+from commands.pipeline import Pipeline
+from commands.sample_request import SampleRequest, is_seed
 from diffusion.data import images
 from diffusion.denoiser import Denoise
-from diffusion.editing.repaint import Repeatable
+from diffusion.sampling.samplers import Sampler
 
 
-class Edit(NamedTuple):
-    """How a given image leads; nothing leads by default.
+@dataclass(frozen=True)
+class Edit:
+    """Images from noise, without an image to edit."""
+
+    uses_image = False
+    """Whether a given image says what is drawn, so that no class is needed."""
+
+    def denoise(self, denoise: Denoise) -> Denoise:
+        """The denoiser to sample with."""
+        return denoise
+
+    def sampler(self, sampler: Sampler) -> Any:
+        """The sampler to sample with."""
+        return sampler
+
+    def start(
+        self,
+        denoise: Denoise,
+        eps: Float[Array, "B ..."],
+        sigmas: Float[Array, "S"],
+        index: Int[np.ndarray, "B"],
+    ) -> tuple[Float[Array, "B ..."], Float[Array, "R"]]:
+        """Where sampling starts, and its grid.
+
+        Args:
+          eps: unit noise.
+          sigmas: the whole grid.
+          index: number of each image.
+        """
+        return sigmas[0] * eps, sigmas
+
+
+@dataclass(frozen=True)
+class Vary(Edit):
+    """Variations of an image, see `dm.begin_from`.
 
     Attributes:
-      denoise: denoise -> denoise.
-      begin: begin(denoise, eps, sigmas, index) -> (x_T, sigmas): where the sampler begins, and its
-        grid, from unit noise and the number of each image.
-      sampler: sampler -> sampler.
-      source: the image in [-1, 1], or None.
+      image: in [-1, 1].
+      strength: share of the steps that are taken, in (0, 1].
     """
 
-    denoise: Callable[[Denoise], Denoise] = lambda denoise: denoise
-    begin: Callable[..., tuple[Array, Array]] = lambda denoise, eps, sigmas, index: (
-        sigmas[0] * eps,
-        sigmas,
-    )
-    sampler: Callable[[Any], Any] = lambda sampler: sampler
-    source: Array | None = None
+    image: Float[Array, "H W C"]
+    strength: float = 0.6
+    uses_image = True
+
+    def __post_init__(self):
+        dm.begin_from(jnp.zeros(1), jnp.zeros(1), jnp.ones(2), self.strength)  # refuses it now
+
+    def start(self, denoise, eps, sigmas, index):
+        return dm.begin_from(jnp.broadcast_to(self.image, eps.shape), eps, sigmas, self.strength)
 
 
-def edit(args: argparse.Namespace, trained: Trained, noise_of_seed: Callable[[int], Array]) -> Edit:
-    """What the options say about a leading image.
+@dataclass(frozen=True)
+class Inpaint(Edit):
+    """An image of which a part is drawn anew, see `dm.inpaint` and `dm.RePaint`.
 
-    Args:
-      noise_of_seed: unit noise (H, W, C) of the first image of a seed.
+    Attributes:
+      image: in [-1, 1].
+      redrawn: True where it is drawn anew.
+      num_resample: how often each step is repeated.
+      base: the sampler to repeat.
+    Raises:
+      ValueError: another size; a sampler whose steps cannot be repeated.
+    """
+
+    image: Float[Array, "H W C"]
+    redrawn: Bool[Array, "H W"]
+    num_resample: int
+    base: Sampler
+    uses_image = True
+
+    def __post_init__(self):
+        if self.num_resample != 1 and (self.base.has_memory or self.base.is_adaptive):
+            raise ValueError(
+                f"--mask repeats each step {self.num_resample} times, which "
+                f"{type(self.base).__name__} cannot; use --sampler ddim, ddpm, heun or dpm-2s, or "
+                "--num-resample 1."
+            )
+        self.sampler(self.base)
+        dm.inpaint(lambda x_t, sigma: x_t, self.image, self.redrawn)  # refuses another size now
+
+    def denoise(self, denoise):
+        return dm.inpaint(denoise, self.image, self.redrawn)
+
+    def sampler(self, sampler):
+        return sampler if self.num_resample == 1 else dm.RePaint(sampler, self.num_resample)
+
+
+@dataclass(frozen=True)
+class Invert(Edit):
+    """An image's noise, and the image drawn from it again, see `dm.invert`.
+
+    Attributes:
+      image: in [-1, 1].
+      base: the sampler to draw with.
+    Raises:
+      ValueError: a sampler that draws noise.
+    """
+
+    image: Float[Array, "H W C"]
+    base: Sampler
+    uses_image = True
+
+    def __post_init__(self):
+        _check_deterministic("--invert", self.base)
+
+    def start(self, denoise, eps, sigmas, index):
+        image = jnp.broadcast_to(self.image, eps.shape)
+        return dm.invert(denoise, image, sigmas, _reversible(self.base)), sigmas
+
+
+@dataclass(frozen=True)
+class Upscale(Edit):
+    """A small image, drawn large, see `dm.super_resolve`.
+
+    Attributes:
+      low_res: in [-1, 1].
+    """
+
+    low_res: Float[Array, "h w C"]
+    uses_image = True
+
+    def denoise(self, denoise):
+        return dm.super_resolve(denoise, self.low_res)
+
+
+@dataclass(frozen=True)
+class Interpolate(Edit):
+    """Images between two others, by `dm.slerp` of their noise.
+
+    Attributes:
+      ends: unit noise (H, W, C) to start from, or an image to find it of.
+      are_images: which of the two are images.
+      num_images: how many, both ends included.
+      base: the sampler to draw with.
+    Raises:
+      ValueError: a sampler that draws noise, which would differ from image to image.
+    """
+
+    ends: tuple[Float[Array, "H W C"], Float[Array, "H W C"]]
+    are_images: tuple[bool, bool]
+    num_images: int
+    base: Sampler
+    uses_image = True
+
+    def __post_init__(self):
+        _check_deterministic("--interpolate", self.base)
+
+    def start(self, denoise, eps, sigmas, index):
+        noises = []
+        for end, is_image in zip(self.ends, self.are_images, strict=True):
+            noise = jnp.broadcast_to(end, eps.shape)
+            if is_image:
+                noise = dm.invert(denoise, noise, sigmas, _reversible(self.base)) / sigmas[0]
+            noises.append(noise)
+        weight = jnp.asarray(index / max(self.num_images - 1, 1), jnp.float32)
+        return sigmas[0] * dm.slerp(*noises, weight), sigmas
+
+
+def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
+    """The edit that the options name.
+
     Raises:
       ValueError, OSError: a file that is no image, or of another size; a strength outside (0, 1];
         a sampler that cannot do what is asked.
     """
-    read = partial(_read, trained)
-    if args.low_res is not None:
-        low = jnp.asarray(images.read(args.low_res, trained.model.in_channels))
-        size = trained.model.image_size
-        if low.shape[0] != low.shape[1] or size % low.shape[0]:
-            raise ValueError(
-                f"{args.low_res} is {_size(low)} pixels; the network draws {size} x {size}, which "
-                "must be a whole number of times as large."
-            )
-        return Edit(denoise=lambda denoise: dm.super_resolve(denoise, low), source=low)
-    if args.interpolate is not None:
-        return _interpolation(args, trained, read, noise_of_seed)
-    if args.init_image is None:
+    sampler = pipeline.sampling.sampler
+    if request.low_res is not None:
+        return Upscale(_read_low_res(pipeline, request.low_res))
+    if request.interpolate is not None:
+        first, last = request.interpolate
+        ends = _end(pipeline, first), _end(pipeline, last)
+        are_images = not is_seed(first), not is_seed(last)
+        return Interpolate(ends, are_images, request.num_images, sampler)
+    if request.init_image is None:
         return Edit()
-    image = read(args.init_image)
-    if args.invert:
-        _check_deterministic("--invert", trained)
-
-        def inverted(denoise, eps, sigmas, index):
-            given = jnp.broadcast_to(image, eps.shape)
-            return dm.invert(denoise, given, sigmas, _one_step(trained)), sigmas
-
-        return Edit(begin=inverted, source=image)
-    if args.mask is not None:
-        redrawn = jnp.asarray(images.read(args.mask, 1)[..., 0] > 0)
-        num_resample = 10 if args.num_resample is None else args.num_resample
-        sampler = trained.sampling.sampler
-        if num_resample != 1:
-            if not isinstance(sampler, Repeatable):
-                raise ValueError(
-                    f"--mask walks each step {num_resample} times, which {type(sampler).__name__} "
-                    "cannot; use --sampler ddim, ddpm, heun or dpm-2s, or --num-resample 1."
-                )
-            sampler = dm.RePaint(sampler, num_resample)
-        dm.inpaint(lambda x_t, sigma: x_t, image, redrawn)  # refuses another size
-        return Edit(
-            denoise=lambda denoise: dm.inpaint(denoise, image, redrawn),
-            sampler=lambda _: sampler,
-            source=image,
-        )
-    strength = 0.6 if args.strength is None else args.strength
-    dm.begin_from(jnp.zeros(1), jnp.zeros(1), jnp.ones(2), strength)  # refuses now, not in the work
-    return Edit(
-        begin=lambda denoise, eps, sigmas, index: dm.begin_from(
-            jnp.broadcast_to(image, eps.shape), eps, sigmas, strength
-        ),
-        source=image,
-    )
+    image = _read(pipeline, request.init_image)
+    if request.invert:
+        return Invert(image, sampler)
+    if request.mask is not None:
+        redrawn = jnp.asarray(images.read(request.mask, 1)[..., 0] > 0)
+        num_resample = 10 if request.num_resample is None else request.num_resample
+        return Inpaint(image, redrawn, num_resample, sampler)
+    return Vary(image, 0.6 if request.strength is None else request.strength)
 
 
-def _interpolation(args, trained, read, noise_of_seed) -> Edit:
-    # noise drawn on the way differs from image to image, whatever lies between the two ends
-    _check_deterministic("--interpolate", trained)
-    ends = [
-        noise_of_seed(int(word)) if is_seed(word) else read(Path(word)) for word in args.interpolate
-    ]
-
-    def between(denoise, eps, sigmas, index):
-        noises = []
-        for word, end in zip(args.interpolate, ends, strict=True):
-            end = jnp.broadcast_to(end, eps.shape)
-            if not is_seed(word):
-                end = dm.invert(denoise, end, sigmas, _one_step(trained)) / sigmas[0]
-            noises.append(end)
-        weight = jnp.asarray(index / max(args.num_images - 1, 1), jnp.float32)
-        first, last = noises
-        return sigmas[0] * dm.slerp(first, last, weight), sigmas
-
-    return Edit(begin=between)
+def _end(pipeline: Pipeline, word: str) -> Float[Array, "H W C"]:
+    """An end of an interpolation: the first noise of a seed, or an image."""
+    return pipeline.noise_of_seed(int(word)) if is_seed(word) else _read(pipeline, Path(word))
 
 
-def _read(trained: Trained, path: Path) -> Float[Array, "H W C"]:
-    image = jnp.asarray(images.read(path, trained.model.in_channels))
-    size = trained.model.image_size
-    if image.shape[:2] != (size, size):
+def _read(pipeline: Pipeline, path: Path) -> Float[Array, "H W C"]:
+    *size, channels = pipeline.model.image_shape
+    image = jnp.asarray(images.read(path, channels))
+    if image.shape[:2] != tuple(size):
         raise ValueError(
-            f"{path} is {_size(image)} pixels (width x height), but the network draws "
-            f"{size} x {size}; resize it first."
+            f"{path} is {_size(image.shape)} pixels (width x height), but the network draws "
+            f"{_size(size)}; resize it first."
         )
     return image
 
 
-def _size(image: Array) -> str:
-    return f"{image.shape[1]} x {image.shape[0]}"
+def _read_low_res(pipeline: Pipeline, path: Path) -> Float[Array, "h w C"]:
+    height, width, channels = pipeline.model.image_shape
+    low = jnp.asarray(images.read(path, channels))
+    factor = height // low.shape[0]
+    if (factor * low.shape[0], factor * low.shape[1]) != (height, width):
+        raise ValueError(
+            f"{path} is {_size(low.shape)} pixels; the network draws {_size((height, width))}, "
+            "which must be a whole number of times as large."
+        )
+    return low
 
 
-def _one_step(trained: Trained) -> Any:
-    """The sampler to go back with: the run's own where it can, else Heun."""
-    sampler = trained.sampling.sampler
-    return sampler if isinstance(sampler, dm.Euler | dm.Heun | dm.DPMSolver2S) else dm.Heun()
+def _size(shape: Any) -> str:
+    return f"{shape[1]} x {shape[0]}"
 
 
-def _check_deterministic(option: str, trained: Trained) -> None:
-    sampler = trained.sampling.sampler
-    if (
-        isinstance(sampler, dm.Ancestral)
-        or getattr(sampler, "eta", 0)
-        or getattr(sampler, "churn", 0)
-    ):
+def _reversible(sampler: Sampler) -> Sampler:
+    """The sampler to go back to the noise with: the run's own where it can, else Heun."""
+    return dm.Heun() if sampler.has_memory or sampler.is_adaptive else sampler
+
+
+def _check_deterministic(option: str, sampler: Sampler) -> None:
+    if not sampler.is_deterministic:
         raise ValueError(
             f"{option} needs a sampler that draws no noise, such as --sampler ddim or heun."
         )

@@ -1,7 +1,7 @@
 """A recipe's fields as options of the command line.
 
-An option is `--section.field VALUE`; tuples are comma-separated, None is `none`, a truth `true` or
-`false`. Help texts are the attributes' docstrings.
+An option is `--section.field VALUE`; tuples are comma-separated, None is `none`, booleans are
+`true` or `false`. Help texts come from the attributes' docstrings.
 """
 
 import argparse
@@ -35,8 +35,8 @@ def add(parser: Any, owner: Any, prefix: str) -> None:
         if dataclasses.is_dataclass(value):
             add(group if prefix else parser, value, f"{prefix}{field.name}.")
             continue
-        if isinstance(value, dict):
-            continue  # for recipes alone
+        if isinstance(value, dict) or _holds_kinds(hints[field.name]):
+            continue  # for recipes' files alone
         group.add_argument(
             _option(prefix + field.name),
             dest=prefix + field.name,
@@ -46,6 +46,10 @@ def add(parser: Any, owner: Any, prefix: str) -> None:
                 "%", "%%"
             ),
         )
+
+
+def _holds_kinds(hint: Any) -> bool:
+    return any(dataclasses.is_dataclass(kind) for kind in typing.get_args(hint))
 
 
 def replaced(owner: Any, given: dict[str, Any], prefix: str) -> Any:

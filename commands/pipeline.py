@@ -1,201 +1,166 @@
-"""What sampling starts from: a network and its weights, read from a run's folder or diffusers'."""
+"""What sampling starts from: a network, its weights, and how they are meant to be used."""
 
-import json
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 import diffusion as dm
-import unet_flax
-from commands import build
-from configs import recipe as schema
+from commands import averages, build, config_file, diffusers_folder
 from configs.recipe import Recipe, Sampling
 from diffusion import sharding
+from diffusion.data.dataset import Dataset
 from diffusion.denoiser import Denoise, Network, Preconditioning
 from diffusion.run import checkpoint
-from diffusion.training.ema import reconstruct
+from unet_flax import Model
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What sampling must know: a network, its weights, and how they want to be used.
+class Pipeline:
+    """A network, its weights, and how to draw from them.
 
     Attributes:
-      model: what the network takes.
+      model: what the network takes and gives.
       preconditioning: the one that it was trained with.
-      sampling: how to draw from it where nothing else is said.
+      sampling: how to draw from it where nothing else is asked for.
       network: `network(params, x, c_noise, **cond)`.
       params: its weights, usually averaged ones, on the mesh.
-      mesh: the devices that share out the images.
-      knows_null: whether it was trained on the null class, which guidance needs.
-      name: what they are, for people.
+      mesh: the devices among which images are shared out.
+      trains_null: whether it was trained on the null class, which guidance needs.
+      name: for people, such as "step 2400".
+      conditions: what the network takes besides the class, as arrays of one row for each image;
+        further images repeat the rows.
     Raises:
       ValueError: guidance without a null class.
     """
 
-    model: unet_flax.UNetConfig
+    model: Model
     preconditioning: Preconditioning
     sampling: Sampling
     network: Network
     params: Any
     mesh: jax.sharding.Mesh
-    knows_null: bool
+    trains_null: bool
     name: str
+    conditions: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
-        if self.sampling.guidance != 1 and not self.knows_null:
+        if self.sampling.guidance != 1 and not self.trains_null:
             raise ValueError(
                 f"guidance={self.sampling.guidance} needs a network that was trained with classes "
                 "and with label_dropout above 0; use 1."
             )
 
-    @staticmethod
-    def read(folder: Path, step: int | None = None, ema: str | None = None) -> "Trained":
-        """Reads a run's averaged weights; or the network of a folder of diffusers.
-
-        Args:
-          step: of the checkpoint; None for the latest.
-          ema: name of the average, or any sigma_rel where power-function averages are kept; None
-            for the first.
-        Raises:
-          FileNotFoundError: it is neither, or has no such checkpoint.
-          ValueError: what is there is damaged, or cannot be expressed here; no such average.
-        """
-        is_pipeline = (folder / "model_index.json").is_file()
-        if is_pipeline or "_class_name" in checkpoint.read_config(folder):
-            if step is not None:
-                raise ValueError(f"--step {step}: {folder} is of diffusers and has no steps.")
-            if ema is not None:
-                raise ValueError(f"--ema {ema}: {folder} is of diffusers and has no averages.")
-            return _of_diffusers(folder)
-        mesh = dm.Mesh().make()
-        recipe = schema.from_json(checkpoint.read_config(folder))
-        network, shapes = build.abstract_network(recipe)
-        target = sharding.placed(mesh, jax.eval_shape(recipe.ema.init, shapes))
-        if ema is not None and ema not in recipe.ema.names:
-            average, step = _reconstructed(recipe, folder, target, step, ema)
-        else:
-            average, step = checkpoint.restore_average(folder, target, step)
-            average = recipe.ema.choose(average, ema or recipe.ema.names[0])
-        return Trained.of_recipe(recipe, network, average, mesh, f"step {step}")
-
-    @staticmethod
-    def of_recipe(
-        recipe: Recipe, network: Network, params: Any, mesh: jax.sharding.Mesh, name: str
-    ) -> "Trained":
-        """A recipe's network with these weights."""
-        return Trained(
-            model=recipe.model,
-            preconditioning=recipe.preconditioning,
-            sampling=recipe.sampling,
-            network=network,
-            params=params,
-            mesh=mesh,
-            knows_null=recipe.model.num_classes is not None and recipe.label_dropout > 0,
-            name=name,
-        )
-
-    def denoiser(self, label: jax.Array) -> Denoise:
+    def denoiser(self, label: Int[Array, "B"], **conditions: Array) -> Denoise:
         """The denoiser with its guidance and clipping.
 
         Args:
           label: class of each image, -1 for none; ignored by a network without classes.
+          conditions: what else the network takes.
         """
-        cond = {} if self.model.num_classes is None else {"label": label}
-        make = partial(dm.denoiser, self.network, self.params, self.preconditioning)
-        denoise = make(**cond)
+        labels = {} if self.model.num_classes is None else {"label": label}
+        make = partial(dm.denoiser, self.network, self.params, self.preconditioning, **conditions)
+        denoise = make(**labels)
         if self.sampling.guidance != 1:
-            null = {name: jnp.full_like(value, -1) for name, value in cond.items()}
-            denoise = dm.classifier_free(denoise, make(**null), self.sampling.guidance)
+            uncond = make(label=jnp.full_like(label, -1))
+            denoise = dm.classifier_free(denoise, uncond, self.sampling.guidance)
         return dm.clip(denoise) if self.sampling.clip_x_0 else denoise
 
+    def noise_of_seed(self, seed: int) -> Float[Array, "..."]:
+        """The unit noise from which the first image of a seed is drawn."""
+        return noise_and_keys(jax.random.key(seed), jnp.arange(1), self.model.image_shape)[0][0]
 
-def _reconstructed(
-    recipe: Recipe, folder: Path, target: Any, step: int | None, ema: str
-) -> tuple[Any, int]:
-    """A power-function average that was not kept, from those of all checkpoints up to the step."""
-    names, kept = ", ".join(recipe.ema.names), recipe.ema.sigma_rel_of
-    try:
-        sigma_rel = float(ema)
-    except ValueError:
-        raise ValueError(f"--ema {ema}: this run keeps {names}.") from None
-    if not kept:
-        raise ValueError(
-            f"--ema {ema}: this run keeps {names}; others can be made of power-function "
-            "averages alone."
-        )
-    last = step if step is not None else max(checkpoint.steps(folder), default=None)
-    steps = [at for at in checkpoint.steps(folder) if last is not None and at <= last]
-    if last not in steps:
-        checkpoint.restore_average(folder, target, step)  # says what is missing
-    assert last is not None
-    snapshots = [(at, width) for at in steps for width in kept.values()]
-    factors = iter(reconstruct(snapshots, last, sigma_rel).tolist())
-    total: Any = None
-    for at in steps:
-        average, _ = checkpoint.restore_average(folder, target, at)
-        for name in kept:
-            factor = next(factors)
-            part = jax.tree.map(lambda leaf, f=factor: f * leaf, recipe.ema.choose(average, name))
-            total = part if total is None else jax.tree.map(jnp.add, total, part)
-    return total, last
+    def conditions_of(self, index: Int[np.ndarray, "N"]) -> dict[str, np.ndarray]:
+        """The conditions of the images of these numbers."""
+        return {name: rows[index % len(rows)] for name, rows in self.conditions.items()}
 
 
-SCHEDULER = {
-    "num_train_timesteps": 1000,
-    "beta_start": 1e-4,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "prediction_type": "epsilon",
-    "variance_type": "fixed_small",
-    "clip_sample": True,
-    "trained_betas": None,
-}
-"""What diffusers' DDPMScheduler takes where scheduler_config.json is silent."""
+@partial(jax.jit, static_argnames="shape")
+def noise_and_keys(
+    key: jax.Array, index: jax.Array, shape: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
+    """Unit noise to start from, and a key for the sampler: functions of the seed and the index."""
 
-PREDICTIONS = {"epsilon": dm.Eps, "v_prediction": dm.V, "sample": dm.X0}
+    def of_image(i: jax.Array) -> tuple[jax.Array, jax.Array]:
+        noise_key, sampler_key = jax.random.split(jax.random.fold_in(key, i))
+        return jax.random.normal(noise_key, shape), sampler_key
+
+    return jax.vmap(of_image)(index)
 
 
-def _of_diffusers(folder: Path) -> Trained:
-    path = folder / "scheduler" / "scheduler_config.json"
-    values = SCHEDULER | (json.loads(path.read_text()) if path.is_file() else {})
-    for name, allowed in {
-        "beta_schedule": ("linear",),
-        "prediction_type": tuple(PREDICTIONS),
-        "variance_type": ("fixed_small", "fixed_large"),
-        "trained_betas": (None,),
-    }.items():
-        if values[name] not in allowed:
-            raise ValueError(
-                f"{path}: {name}={values[name]!r} cannot be sampled from here; "
-                f"{' or '.join(map(repr, allowed))} can."
-            )
-    unet = unet_flax.load_diffusers(folder)
-    if isinstance(unet.config.noise_features, unet_flax.Fourier):
-        raise ValueError(
-            f"{folder}: time_embedding_type='fourier' (a VE network) cannot be sampled from here; "
-            "'positional' can. unet_flax.load_diffusers reads it."
-        )
-    chain = dm.VPLinear(values["num_train_timesteps"], values["beta_start"], values["beta_end"])
-    sampling = Sampling(
-        sampler=dm.Ancestral(interpolation=float(values["variance_type"] == "fixed_large")),
-        grid=dm.VPTimesteps(chain),
-        num_steps=chain.num_timesteps,
-        clip_x_0=values["clip_sample"],
-    )
-    network, params = unet_flax.functional(unet)
-    mesh = dm.Mesh().make()
-    return Trained(
-        model=unet.config,
-        preconditioning=PREDICTIONS[values["prediction_type"]](chain),
-        sampling=sampling,
+def of_weights(
+    recipe: Recipe, network: Network, params: Any, mesh: jax.sharding.Mesh, name: str
+) -> Pipeline:
+    """A recipe's network with these weights."""
+    resolved = recipe.resolved()
+    return Pipeline(
+        model=resolved.model,
+        preconditioning=resolved.preconditioning,
+        sampling=resolved.sampling,
         network=network,
-        params=sharding.on_every_device(mesh, params),
+        params=params,
         mesh=mesh,
-        knows_null=False,
+        trains_null=recipe.trains_null,
+        name=name,
+    )
+
+
+def with_conditions(pipeline: Pipeline, dataset: Dataset) -> Pipeline:
+    """The pipeline with the dataset's first batch as conditions, where its network takes any."""
+    names = pipeline.model.inputs.keys() - {"label", "augment_label"}
+    if not names:
+        return pipeline
+    batch = dataset.batch(0, 0)
+    conditions = {name: values for name, values in batch.items() if name not in ("image", "label")}
+    return dataclasses.replace(pipeline, conditions=conditions)
+
+
+def read(folder: Path, step: int | None = None, ema: str | None = None) -> Pipeline:
+    """Reads a run's averaged weights, or the network of a diffusers folder.
+
+    Args:
+      step: of the checkpoint; None for the latest.
+      ema: name of the average, or any sigma_rel where power-function averages are kept; None for
+        the first.
+    Raises:
+      FileNotFoundError: it is neither, or has no such checkpoint.
+      ValueError: what is there is damaged, or cannot be expressed here; no such average.
+    """
+    if diffusers_folder.is_one(folder):
+        for option, value in {"--step": step, "--ema": ema}.items():
+            if value is not None:
+                raise ValueError(
+                    f"{option} {value}: {folder} is a diffusers folder, which has one set of "
+                    "weights."
+                )
+        return _of_diffusers(folder)
+    mesh = dm.Mesh().make()
+    recipe = config_file.from_json(checkpoint.read_config(folder))
+    network, shapes = build.abstract_network(recipe)
+    target = sharding.placed(mesh, jax.eval_shape(recipe.ema.init, shapes))
+    params, step = averages.read(folder, recipe.ema, target, step, ema)
+    pipeline = of_weights(recipe, network, params, mesh, f"step {step}")
+    if pipeline.model.inputs.keys() - {"label", "augment_label"}:
+        return with_conditions(pipeline, recipe.data.load())
+    return pipeline
+
+
+def _of_diffusers(folder: Path) -> Pipeline:
+    found = diffusers_folder.read(folder)
+    mesh = dm.Mesh().make()
+    return Pipeline(
+        model=found.model,
+        preconditioning=found.preconditioning,
+        sampling=found.sampling,
+        network=found.network,
+        params=sharding.on_every_device(mesh, found.params),
+        mesh=mesh,
+        trains_null=False,
         name="diffusers' weights",
     )

@@ -15,8 +15,7 @@ _FOLDER = Path(__file__).parent
 
 def names() -> list[str]:
     """All recipes, sorted."""
-    files = _FOLDER.glob("*.py")
-    return sorted(path.stem for path in files if "\nrecipe = " in path.read_text())
+    return sorted(path.stem for path in _FOLDER.glob("*.py") if "\nrecipe = " in path.read_text())
 
 
 def describe(name: str) -> str:
@@ -37,6 +36,6 @@ def load(name: str) -> Recipe:
 
 
 def nearest(word: str, allowed: list[str]) -> str:
-    """`; did you mean X?`-style advice, or the whole list where nothing is near and it is short."""
+    """`; did you mean X?`, or the whole list where nothing is near."""
     close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(allowed)}"

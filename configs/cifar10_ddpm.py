@@ -10,11 +10,9 @@ Source: Ho et al. 2020, arXiv:2006.11239, section 4 and appendix B.
 """
 
 from configs import Adam, Recipe, Run, Sampling
-from diffusion import EMA, Ancestral, Eps, Flip, VPLinear, VPTimesteps
+from diffusion import EMA, Ancestral, Eps, Flip, UniformTime, VPLinear, VPTimesteps
 from diffusion.data import Cifar10
 from unet_flax import presets
-
-chain = VPLinear(num_timesteps=1000, beta_start=1e-4, beta_end=0.02)
 
 recipe = Recipe(
     run=Run(
@@ -26,13 +24,14 @@ recipe = Recipe(
     data=Cifar10(batch_size=128),
     augment=Flip(),
     model=presets.ddpm_cifar10(),
-    preconditioning=Eps(chain),
-    noise=chain,
+    schedule=VPLinear(num_timesteps=1000, beta_start=1e-4, beta_end=0.02),
+    preconditioning=Eps(),
+    noise=UniformTime(),
     optimizer=Adam(learning_rate=2e-4, warmup_steps=5_000, clip_norm=1.0),
     ema=EMA(decay=0.9999),
     sampling=Sampling(
         sampler=Ancestral(interpolation=1.0),
-        grid=VPTimesteps(chain),
+        grid=VPTimesteps(),
         num_steps=1000,
         clip_x_0=True,
     ),

@@ -13,10 +13,5 @@ from dataclasses import replace
 
 from configs.cifar10_edm import recipe as unconditional
 from diffusion.data import Cifar10
-from unet_flax import presets
 
-recipe = replace(
-    unconditional,
-    data=Cifar10(batch_size=512, labelled=True),
-    model=presets.edm_ddpmpp_cifar10(num_classes=10),
-)
+recipe = replace(unconditional, data=Cifar10(batch_size=512, labelled=True))

@@ -1,18 +1,16 @@
 """What a recipe consists of. Kinds are chosen in a recipe's file, numbers on the command line.
 
-A recipe is its own configuration: it is written to the run's config.json and read back from it.
+A recipe states each fact once. Fields that are None take it from where it is stated: `resolved()`
+fills them in.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
-import cattrs
-from cattrs.strategies import configure_tagged_union
-
-from diffusion.data import Source
+import unet_flax
+from diffusion.data import AnyDataset
 from diffusion.denoiser import EDM, Preconditioning
-from diffusion.noise.distributions import LogitNormal, LogNormal, Noise
+from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified, UniformTime
 from diffusion.noise.schedules import Schedule
 from diffusion.ranges import demand
 from diffusion.sampling.grids import Grid, Karras
@@ -20,39 +18,31 @@ from diffusion.sampling.samplers import Heun, Sampler
 from diffusion.sharding import Mesh
 from diffusion.training.augment import Augment, Unchanged
 from diffusion.training.coupling import Coupling, Independent
-from diffusion.training.ema import EMA, Average, Averages
-from diffusion.training.loss import Balance, Certain, Simple, Weighting
+from diffusion.training.ema import EMA, Average
+from diffusion.training.loss import LossUncertainty, NoUncertainty, Simple, Weighting
 from diffusion.training.optimizers import Optimizer
-from unet_flax import UNetConfig
-from unet_flax.embeddings import LabelKind, NoiseFeatures
-from unet_flax.resample import Resampling
-
-
-def _positive(owner: Any, *names: str) -> None:
-    for name in names:
-        if getattr(owner, name) < 1:
-            raise ValueError(f"{name}={getattr(owner, name)} must be 1 or more.")
+from unet_flax import Model
 
 
 @dataclass(frozen=True)
 class Run:
-    """How long to train, and what to write down on the way.
+    """How long to train, and what to write down meanwhile.
 
     Attributes:
       num_steps: optimiser steps.
-      seed: of weights, batches and noise; >= 0.
+      seed: of weights, batches and noise; 0 or more.
       log_every_steps: steps between two lines of metrics.jsonl.
       save_every_steps: steps between two checkpoints.
       sample_every_steps: steps between two grids of samples.
       num_samples: images in such a grid.
-      keep_checkpoints: how many of the latest checkpoints stay.
-      keep_every_steps: of which steps' checkpoints stay besides, or none.
-      max_skipped_steps: how many steps in a row may be not finite, and be skipped, before the run
-        stops; it also stops where half of the last twenty times as many are.
-      accumulate: parts into which a batch is cut, one computed after the other, to save memory.
+      keep_checkpoints: how many of the latest checkpoints are kept.
+      keep_every_steps: checkpoints of every multiple of this step are kept as well, or none.
+      max_skipped_steps: how many steps in a row may be skipped for a loss or gradient that is not
+        finite before the run stops; it also stops where half of the last 20 times as many are.
+      accumulate: parts into which a batch is cut, computed one after the other to save memory.
       steps_per_dispatch: steps that the device takes at once, with the dataset in its memory; none
-        is 10 on an accelerator that has room for it four times over, and 1 elsewhere.
-      tracker: who else is told of metrics and samples, "wandb" or "trackio"; or none.
+        is 10 on an accelerator that has room for the dataset four times over, and 1 elsewhere.
+      tracker: "wandb" or "trackio", which then receive metrics and samples too; or none.
     """
 
     num_steps: int
@@ -86,10 +76,10 @@ class Sampling:
 
     Attributes:
       sampler: from noise to images.
-      grid: the noise levels on the way.
+      grid: the noise levels between them.
       num_steps: steps of the sampler.
       guidance: scale of classifier-free guidance; 1 is none.
-      clip_x_0: whether every estimate of the clean image is kept in [-1, 1].
+      clip_x_0: whether every estimate of the clean image is clipped to [-1, 1].
     """
 
     sampler: Sampler = field(default_factory=Heun)
@@ -108,17 +98,23 @@ class Recipe:
     """A whole training run.
 
     Attributes:
-      label_dropout: share of labels hidden in training, in [0, 1]; guidance needs some, as 0.1.
+      schedule: sigma by time, for every part that walks one: the noise to train on, the timesteps
+        that the network is given, the grid to sample on. None where no part does.
+      label_dropout: share of labels replaced by the null class in training, in [0, 1];
+        classifier-free guidance needs some, such as 0.1.
+    Raises:
+      ValueError: two fields contradict each other, or a field is open that nothing states.
     """
 
     run: Run
-    data: Source
-    model: UNetConfig
+    data: AnyDataset
+    model: Model
     optimizer: Optimizer
+    schedule: Schedule | None = None
     preconditioning: Preconditioning = field(default_factory=EDM)
-    noise: Noise = field(default_factory=LogNormal)
+    noise: LogNormal | LogitNormal | UniformTime | Stratified = field(default_factory=LogNormal)
     weighting: Weighting = field(default_factory=Simple)
-    balance: Balance = field(default_factory=Certain)
+    uncertainty: LossUncertainty = field(default_factory=NoUncertainty)
     coupling: Coupling = field(default_factory=Independent)
     augment: Augment = field(default_factory=Unchanged)
     ema: Average = field(default_factory=EMA)
@@ -135,11 +131,6 @@ class Recipe:
                 f"run.accumulate={self.run.accumulate} does not divide data.batch_size="
                 f"{self.data.batch_size}."
             )
-        if self.sampling.guidance != 1 and not (self.model.num_classes and self.label_dropout):
-            raise ValueError(
-                f"guidance={self.sampling.guidance} needs a network that was trained with classes "
-                "and with label_dropout above 0; use 1."
-            )
         last_step = self.optimizer.last_step
         if last_step is not None and self.run.num_steps > last_step:
             raise ValueError(
@@ -147,87 +138,139 @@ class Recipe:
                 f"{last_step}, where the learning rate is 0; a longer run needs a larger "
                 "optimizer.decay_steps from its beginning."
             )
+        model = self.resolved_parts()["model"]
+        if self.label_dropout and model.num_classes and not model.has_null:
+            raise ValueError(
+                f"label_dropout={self.label_dropout} needs model.label.has_null=true, "
+                "or use a label_dropout of 0."
+            )
+        if self.sampling.guidance != 1 and not self.trains_null:
+            raise ValueError(
+                f"guidance={self.sampling.guidance} needs a network that was trained with classes "
+                "and with label_dropout above 0; use 1."
+            )
+
+    @property
+    def trains_null(self) -> bool:
+        """Whether the network learns the null class, which guidance needs."""
+        return self.data.num_classes is not None and self.label_dropout > 0
+
+    def resolved(self) -> "Recipe":
+        """The recipe with every open field filled in from the field that states the fact.
+
+        The schedule is the recipe's; image size, channels, classes and conditions of the network
+        are the data's, the width of its augmentation label the augmentation's; the weighting's
+        sigma_data is the preconditioning's.
+        """
+        return replace(self, **self.resolved_parts())
+
+    def resolved_parts(self) -> dict[str, Any]:
+        """The fields that `resolved` fills in.
+
+        Raises:
+          ValueError: a field states another value than the one it would be filled with, or nothing
+            states it.
+        """
+        parts: dict[str, Any] = {
+            name: _on_schedule(getattr(self, name), self.schedule, name)
+            for name in ("preconditioning", "noise", "sampling")
+        }
+        if self.schedule is not None and not any(map(_has_schedule, parts.values())):
+            raise ValueError(
+                "schedule is stated, but neither preconditioning, noise nor sampling.grid uses "
+                "one; leave it out."
+            )
+        model = _fitted(self.model, self.data, self.augment)
+        weighting = _with_sigma_data(self.weighting, self.preconditioning)
+        return parts | {"model": model, "weighting": weighting}
 
 
-_converter = cattrs.Converter(forbid_extra_keys=True)
-for _union in (
-    # those first that others hold
-    *(Schedule, LogNormal | LogitNormal | Schedule, Averages, Average),
-    *(
-        Source,
-        Preconditioning,
-        Noise,
-        Weighting,
-        Balance,
-        Coupling,
-        Augment,
-        Sampler,
-        Grid,
-        Optimizer,
-    ),
-    *(NoiseFeatures, LabelKind, Resampling),
-):
-    configure_tagged_union(_union, _converter, tag_name="kind")
-_converter.register_structure_hook_func(
-    lambda hint: hint == int | tuple[int, ...],
-    lambda value, hint: value if isinstance(value, int) else tuple(value),
-)
-
-to_json: Callable[[Recipe], dict[str, Any]] = _converter.unstructure
-"""A recipe as plain JSON; each choice between kinds carries its "kind"."""
+def _positive(owner: Any, *names: str) -> None:
+    for name in names:
+        if getattr(owner, name) < 1:
+            raise ValueError(f"{name}={getattr(owner, name)} must be 1 or more.")
 
 
-def from_json(config: dict[str, Any]) -> Recipe:
-    """The recipe that `to_json` wrote.
-
-    Raises:
-      ValueError: names what does not belong.
-    """
-    try:
-        return _converter.structure(config, Recipe)
-    except Exception as error:  # cattrs nests what it found in exception groups
-        found = "; ".join(cattrs.transform_error(error))
-        raise ValueError(f"config.json describes no recipe of this version: {found}.") from error
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"run": {"seed": 0}} to {"run.seed": 0}."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
+def _on_schedule(part: Any, schedule: Schedule | None, name: str) -> Any:
+    """The part with its fields `schedule`, at any depth, set to the recipe's."""
+    changes = {}
+    for item in fields(part):
+        value, where = getattr(part, item.name), f"{name}.{item.name}"
+        if item.name == "schedule":
+            if value is None and schedule is None:
+                raise ValueError(f"{where} is open, and the recipe states no schedule; set one.")
+            if None not in (value, schedule) and value != schedule:
+                raise ValueError(
+                    f"{where}={value} contradicts the recipe's schedule={schedule}; leave it out."
+                )
+            changes[item.name] = schedule if value is None else value
+        elif is_dataclass(value):
+            changes[item.name] = _on_schedule(value, schedule, where)
+    return replace(part, **changes)
 
 
-FREE = (
-    "run.num_steps",
-    "run.log_every_steps",
-    "run.save_every_steps",
-    "run.sample_every_steps",
-    "run.num_samples",
-    "run.keep_checkpoints",
-    "run.keep_every_steps",
-    "run.max_skipped_steps",
-    "run.steps_per_dispatch",
-    "run.tracker",
-    "data.path",
-    "data.manual_dir",
-    "mesh.",
-    "sampling.",
-)
-"""Fields that may differ when a run goes on: how many steps, and what changes no weight.
-
-Other devices or steps a dispatch round differently: the same weights, but not to the last bit.
-"""
+def _has_schedule(part: Any) -> bool:
+    return any(
+        item.name == "schedule" or (is_dataclass(value) and _has_schedule(value))
+        for item in fields(part)
+        for value in [getattr(part, item.name)]
+    )
 
 
-def differences(stored: Recipe, wanted: Recipe) -> list[str]:
-    """Which fields of two recipes contradict each other, as "field: stored, wanted"."""
-    old, new = flatten(to_json(stored)), flatten(to_json(wanted))
-    return [
-        f"{name.replace('_', '-')} {old.get(name)} there, {new.get(name)} here"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and not name.startswith(FREE)
-    ]
+def _fitted(model: Model, data: AnyDataset, augment: Augment) -> Model:
+    """The network for this data."""
+    *size, channels = data.spec["image"].shape
+    given = {name: value.shape for name, value in data.spec.items() if name != "image"}
+    if augment.label_channels is not None:
+        given["augment_label"] = (augment.label_channels,)
+    last_axis = {name: shape[-1] for name, shape in given.items() if shape}
+    model = unet_flax.fitted(
+        model,
+        image_size=tuple(size),
+        in_channels=channels,
+        num_classes=data.num_classes,
+        augment_channels=last_axis.get("augment_label"),
+        context_channels=last_axis.get("context"),
+        condition_channels=last_axis.get("condition"),
+    )
+    if model.image_shape != data.spec["image"].shape:
+        raise ValueError(
+            f"the images are {data.spec['image'].shape} (height, width, channels), but the model "
+            f"takes {model.image_shape}; set image_size and in_channels to none."
+        )
+    if model.output_channels != channels:
+        raise ValueError(
+            f"out_channels={model.output_channels}, but the images have {channels} channels; "
+            "use none."
+        )
+    for name in model.inputs.keys() - given.keys():
+        raise ValueError(
+            f"the model takes {name}, which neither the data nor the augmentation "
+            f"{type(augment).__name__} gives; they give {', '.join(['image', *sorted(given)])}."
+        )
+    for name, shape in given.items():
+        wanted = model.inputs.get(name, shape if name == "context_mask" else None)
+        if wanted is None or len(wanted) != len(shape):
+            raise ValueError(f"the data gives {name} {shape}, which the model does not take.")
+        if any(w not in (None, n) for w, n in zip(wanted, shape, strict=True)):
+            raise ValueError(f"the data gives {name} {shape}, but the model takes {wanted}.")
+    if {"condition", "x_0_hat"} & given.keys() and not augment.changes_conditions:
+        raise ValueError(
+            f"augment={type(augment).__name__} changes images but not the conditions that belong "
+            "to them; use Flip or Unchanged."
+        )
+    return model
+
+
+def _with_sigma_data(weighting: Weighting, preconditioning: Preconditioning) -> Weighting:
+    if not hasattr(weighting, "sigma_data"):
+        return weighting
+    own, stated = weighting.sigma_data, getattr(preconditioning, "sigma_data", None)
+    if own is None and stated is None:
+        raise ValueError("weighting.sigma_data is open, and the preconditioning states none.")
+    if None not in (own, stated) and own != stated:
+        raise ValueError(
+            f"weighting.sigma_data={own} contradicts preconditioning.sigma_data={stated}; leave it "
+            "out."
+        )
+    return replace(weighting, sigma_data=stated if own is None else own)

@@ -1,7 +1,7 @@
 """The diffusion method: noise, denoiser, loss, samplers, training. Knows no network.
 
-What touches files (`checkpoint`, `data`, `images`, `journal`) is imported by its own name, so that
-this package needs no more than jax, numpy and optax.
+What touches files is in `diffusion.data` and `diffusion.run`, which are imported by name, so that
+this package needs no more than jax, numpy, scipy and optax.
 """
 
 from diffusion.denoiser import EDM, X0, Denoise, Denoiser, Eps, Score, V, Velocity, denoiser
@@ -9,7 +9,7 @@ from diffusion.editing.editing import begin_from, inpaint, invert, slerp
 from diffusion.editing.repaint import RePaint
 from diffusion.editing.super_resolution import super_resolve
 from diffusion.noise.chain import VPLinear
-from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified
+from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified, UniformTime
 from diffusion.noise.schedules import Flow, VPCosine, VPSigmoid
 from diffusion.noise.sdes import VE, SubVP, VPContinuous
 from diffusion.sampling.dpm import DPMSolver, DPMSolver2S, DPMSolverSDE
@@ -32,9 +32,9 @@ from diffusion.training.coupling import Independent, MinibatchOT
 from diffusion.training.ema import EMA, HalfLife, PowerFunction, Several
 from diffusion.training.loss import (
     P2,
-    Certain,
     EDMWeighting,
     MinSNR,
+    NoUncertainty,
     Sigmoid,
     Simple,
     Uncertainty,
@@ -52,7 +52,7 @@ __all__ = [
     "X0",
     "AdamsBashforth",
     "Ancestral",
-    "Certain",
+    "NoUncertainty",
     "DPMSolver",
     "DPMSolver2S",
     "DPMSolverSDE",
@@ -85,6 +85,7 @@ __all__ = [
     "SubVP",
     "TrainState",
     "Uncertainty",
+    "UniformTime",
     "Unchanged",
     "UniPC",
     "VPContinuous",

@@ -6,7 +6,7 @@ Source: Karras et al. 2022, arXiv:2206.00364, equation 7 and table 1.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from diffusion.noise.chain import VPLinear
-from diffusion.noise.schedules import Schedule
+from diffusion.noise.schedules import Schedule, or_ddpm
 from diffusion.ranges import demand
 
 Network = Callable[..., Array]
@@ -78,19 +77,19 @@ class Eps:
     x_0_hat = x_t - sigma * eps_hat
 
     Attributes:
-      chain: gives the timestep of a sigma.
+      schedule: gives the timestep of a sigma; None is the recipe's, and DDPM's chain elsewhere.
     Source: Ho et al. 2020, arXiv:2006.11239, section 3.2; as a preconditioning Karras et al. 2022,
       table 1, column VP.
     """
 
-    chain: Schedule = field(default_factory=VPLinear)
+    schedule: Schedule | None = None
 
     def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:
         return Coefficients(
             c_skip=jnp.ones_like(sigma),
             c_out=-sigma,
             c_in=jax.lax.rsqrt(1 + sigma**2),
-            c_noise=self.chain.timestep(sigma),
+            c_noise=or_ddpm(self.schedule).timestep(sigma),
         )
 
 
@@ -99,18 +98,18 @@ class X0:
     """The network predicts the clean image itself, told the timestep.
 
     Attributes:
-      chain: gives the timestep of a sigma.
+      schedule: gives the timestep of a sigma; None is the recipe's, and DDPM's chain elsewhere.
     Source: Ho et al. 2020, arXiv:2006.11239, section 3.2 (mentioned and set aside).
     """
 
-    chain: Schedule = field(default_factory=VPLinear)
+    schedule: Schedule | None = None
 
     def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:
         return Coefficients(
             c_skip=jnp.zeros_like(sigma),
             c_out=jnp.ones_like(sigma),
             c_in=jax.lax.rsqrt(1 + sigma**2),
-            c_noise=self.chain.timestep(sigma),
+            c_noise=or_ddpm(self.schedule).timestep(sigma),
         )
 
 
@@ -121,11 +120,11 @@ class V:
     In the VP chain's terms v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0.
 
     Attributes:
-      chain: gives the timestep of a sigma.
+      schedule: gives the timestep of a sigma; None is the recipe's, and DDPM's chain elsewhere.
     Source: Salimans & Ho 2022, arXiv:2202.00512, section 4 and appendix D.
     """
 
-    chain: Schedule = field(default_factory=VPLinear)
+    schedule: Schedule | None = None
 
     def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:
         rsqrt = jax.lax.rsqrt(1 + sigma**2)
@@ -133,7 +132,7 @@ class V:
             c_skip=rsqrt**2,
             c_out=-sigma * rsqrt,
             c_in=rsqrt,
-            c_noise=self.chain.timestep(sigma),
+            c_noise=or_ddpm(self.schedule).timestep(sigma),
         )
 
 
@@ -167,7 +166,7 @@ class Velocity:
 
 
 def per_image(v: Shaped[Array, "B"], x: Float[Array, "B ..."]) -> Shaped[Array, "B ..."]:
-    """Gives one value an image the rank of the images, so that they multiply."""
+    """Broadcasts (B,) against x: one value for each image."""
     return v.reshape(v.shape + (1,) * (x.ndim - 1))
 
 

@@ -25,13 +25,13 @@ import pytest  # noqa: E402
 from flax import nnx  # noqa: E402
 
 import unet_flax  # noqa: E402
-from diffusion.run import compilation_cache as compiled  # noqa: E402
+from diffusion.run import compilation_cache  # noqa: E402
 from unet_flax import UNet, UNetConfig  # noqa: E402
 
 unet_flax.tune_cpu()  # as the commands do, which some tests run in processes of their own
 
 if COMPILED.is_dir():
-    compiled.remove_damaged(COMPILED)  # where an earlier session was interrupted
+    compilation_cache.remove_damaged(COMPILED)  # where an earlier session was interrupted
 
 TINY = UNetConfig(
     image_size=8,

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import train
-from commands import build
-from configs import recipe as schema
+from commands import build, config_file
 from diffusion.run import checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -28,9 +27,8 @@ def train_small(run_dir, *options):
 
 
 def final_state(run_dir):
-    recipe = schema.from_json(checkpoint.read_config(run_dir))
-    _, state = build.start(recipe, run_dir, recipe.mesh.make())
-    return state
+    recipe = config_file.from_json(checkpoint.read_config(run_dir))
+    return build.start(build.job(recipe, run_dir, recipe.mesh.make()))
 
 
 def assert_bitwise_equal(a, b):

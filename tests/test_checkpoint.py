@@ -136,7 +136,7 @@ def test_arrays_of_one_type_and_shape_are_one_array_on_disk(run_dir):
         "int32_scalar": 2,  # the step, and the optimiser's own count
         "float32_64x64": 4,  # weights, two moments and the average
         "float32_3": 4,
-        "float32_4": 3,  # the learned balance has no average
+        "float32_4": 3,  # the learned uncertainty has no average
     }
     shapes = jax.tree.map(lambda a: (a.shape, str(a.dtype)), stacks)
     assert shapes == jax.tree.map(lambda a: (a.shape, str(a.dtype)), packing.empty_stacks(target()))

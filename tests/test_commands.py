@@ -20,9 +20,7 @@ from runs import (
 import diffusion as dm
 import sample
 import train
-from commands import build, cli, request
-from commands.pipeline import Trained
-from configs import recipe as schema
+from commands import build, config_file, draw, pipeline, sample_request, train_request
 from diffusion import sharding
 from diffusion.run import checkpoint
 
@@ -59,7 +57,7 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(tmp_path, capsys):
     train.main([*SMALL, "--run-dir", str(run_dir), "--mesh.fsdp", "4", "--dry-run"])
     out = capsys.readouterr().out
     config, _, rest = out.partition("\n}\n")
-    recipe = schema.from_json(json.loads(config + "\n}"))
+    recipe = config_file.from_json(json.loads(config + "\n}"))
     assert recipe.data.batch_size == 8 and not run_dir.exists()
     _, params = build.abstract_network(recipe)
     assert f"parameters           {sum(leaf.size for leaf in jax.tree.leaves(params)):,}" in rest
@@ -80,9 +78,9 @@ def test_an_average_is_chosen_or_made_afterwards_by_its_width(power_run, tmp_pat
 
 
 def test_an_average_made_afterwards_of_a_width_that_is_kept_is_that_one(power_run):
-    recipe = schema.from_json(checkpoint.read_config(power_run))
-    kept = Trained.read(power_run, ema="0.1")
-    made = Trained.read(power_run, ema="0.1000")
+    recipe = config_file.from_json(checkpoint.read_config(power_run))
+    kept = pipeline.read(power_run, ema="0.1")
+    made = pipeline.read(power_run, ema="0.1000")
     assert "0.1000" not in recipe.ema.names
     for a, b in zip(jax.tree.leaves(kept.params), jax.tree.leaves(made.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -93,18 +91,17 @@ def power_run(tmp_path_factory):
     """A run that keeps averages of two kinds, which no recipe does yet."""
     run_dir = tmp_path_factory.mktemp("runs") / "power"
     ema = dm.Several((dm.EMA(0.9), dm.PowerFunction()))
-    recipe = dataclasses.replace(cli.parse_train(SMALL).recipe, ema=ema)
+    recipe = dataclasses.replace(train_request.parse(SMALL).recipe, ema=ema)
     recipe = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, num_steps=9))
-    mesh, dataset = recipe.mesh.make(), recipe.data.load()
     build.claim(run_dir, recipe)
-    network, state = build.start(recipe, run_dir, mesh)
-    train.train(recipe, run_dir, mesh, dataset, network, state)
+    job = build.job(recipe, run_dir, recipe.mesh.make())
+    train.train(job, build.start(job))
     return run_dir
 
 
 def test_a_name_that_is_kept_is_that_average_and_no_width(power_run):
     kept = final_state(power_run).ema["0.9"]
-    assert_bitwise_equal(Trained.read(power_run, ema="0.9").params, kept)
+    assert_bitwise_equal(pipeline.read(power_run, ema="0.9").params, kept)
 
 
 @pytest.mark.slow
@@ -158,7 +155,7 @@ def test_the_same_seed_gives_the_same_images_however_chunked(run_dir, drawn, tmp
     np.testing.assert_array_equal(samples(tmp_path)[0], drawn[0])
 
 
-@pytest.mark.parametrize("name", request.SAMPLERS)
+@pytest.mark.parametrize("name", sample_request.SAMPLERS)
 def test_every_sampler_can_be_named(run_dir, tmp_path, name):
     options = ["--sampler", name, "--num-images", "2", "--label", "3", "--guidance", "2"]
     sample.main([str(run_dir), *options, "--out", str(tmp_path)])
@@ -166,10 +163,10 @@ def test_every_sampler_can_be_named(run_dir, tmp_path, name):
 
 
 def test_sampling_uses_the_averaged_weights(run_dir, drawn, tmp_path):
-    state, trained = final_state(run_dir), Trained.read(run_dir, None)
+    state, trained = final_state(run_dir), pipeline.read(run_dir, None)
     labels = np.arange(10).repeat(2).astype(np.int32)
     from_average, from_last = (
-        sample.draw(
+        draw.draw(
             dataclasses.replace(trained, params=sharding.on_every_device(trained.mesh, params)),
             labels,
             seed=0,

@@ -10,19 +10,17 @@ import pytest
 
 import configs
 import diffusion as dm
-from commands import cli
-from commands.pipeline import Trained
+from commands import config_file, pipeline, train_request
 from configs import Adam, Optax
-from configs import recipe as schema
 from diffusion import Heun, VPLinear
-from diffusion.run import compilation_cache as compiled
+from diffusion.run import compilation_cache
 from unet_flax import presets
 
 
 @pytest.mark.parametrize("name", configs.names())
 def test_every_recipe_comes_back_from_its_json(name):
     recipe = configs.load(name)
-    assert schema.from_json(json.loads(json.dumps(schema.to_json(recipe)))) == recipe
+    assert config_file.from_json(json.loads(json.dumps(config_file.to_json(recipe)))) == recipe
 
 
 @pytest.mark.parametrize("name", configs.names())
@@ -35,7 +33,7 @@ def test_every_recipe_says_how_to_run_it(name):
 def test_cifar10_ddpm_is_as_published():
     recipe = configs.load("cifar10_ddpm")
     assert recipe.model == presets.ddpm_cifar10()
-    assert recipe.noise == recipe.preconditioning.chain == recipe.sampling.grid.chain == VPLinear()
+    assert recipe.schedule == VPLinear(1000, 1e-4, 0.02)
     assert recipe.run.num_steps == 800_000 and recipe.data.batch_size == 128
     assert recipe.optimizer == Adam(learning_rate=2e-4, warmup_steps=5000, clip_norm=1.0)
     assert recipe.ema.decay == 0.9999 and recipe.sampling.num_steps == 1000
@@ -55,12 +53,13 @@ def test_adams_learning_rate_climbs_holds_and_falls():
 
 
 def test_numbers_of_every_kind_are_read_from_the_command_line():
-    recipe, run_dir, *_ = cli.parse_train(
+    request = train_request.parse(
         """digits --run-dir x/y --run.seed 3 --model.channel_mult 1,1,2 --optimizer.clip-norm none
         --optimizer.learning-rate=1e-3 --sampling.clip-x-0 true
         --sampling.sampler.churn 2""".split()
     )
-    assert str(run_dir) == "x/y" and recipe.run.seed == 3
+    recipe = request.recipe
+    assert str(request.run_dir) == "x/y" and recipe.run.seed == 3
     assert recipe.model.channel_mult == (1, 1, 2)
     assert recipe.optimizer.clip_norm is None and recipe.optimizer.learning_rate == 1e-3
     assert recipe.sampling.clip_x_0 is True and recipe.sampling.sampler == Heun(churn=2.0)
@@ -68,18 +67,18 @@ def test_numbers_of_every_kind_are_read_from_the_command_line():
 
 def test_help_shows_every_field_with_its_meaning_and_value(capsys):
     with pytest.raises(SystemExit) as exit:
-        cli.parse_train(["cifar10_ddpm", "--help"])
+        train_request.parse(["cifar10_ddpm", "--help"])
     assert exit.value.code == 0
     text = capsys.readouterr().out
-    for field in schema.flatten(schema.to_json(configs.load("cifar10_ddpm"))):
-        if not field.endswith("kind"):
+    for field in config_file.flatten(config_file.to_json(configs.load("cifar10_ddpm"))):
+        if not field.endswith(("kind", ".schedule")):
             assert f"--{field.replace('_', '-')} " in text
     assert "warm-up" in text and "(800000)" in text
 
 
 def test_no_argument_lists_the_recipes(capsys):
     with pytest.raises(SystemExit) as exit:
-        cli.parse_train([])
+        train_request.parse([])
     assert exit.value.code == 0
     text = capsys.readouterr().out
     assert all(name in text for name in configs.names())
@@ -89,15 +88,15 @@ def test_fields_that_touch_no_weight_may_change_when_a_run_goes_on():
     old = configs.load("digits")
     longer = dataclasses.replace(old, run=dataclasses.replace(old.run, num_steps=1234))
     other = dataclasses.replace(longer, model=dataclasses.replace(old.model, channels=64))
-    assert schema.differences(old, longer) == []
-    assert schema.differences(old, other) == ["model.channels 32 there, 64 here"]
+    assert config_file.differences(old, longer) == []
+    assert config_file.differences(old, other) == ["model.channels 32 there, 64 here"]
 
 
 def test_a_config_with_a_field_too_many_is_refused():
-    config = schema.to_json(configs.load("digits"))
+    config = config_file.to_json(configs.load("digits"))
     config["model"]["colour"] = 1
     with pytest.raises(ValueError, match="colour"):
-        schema.from_json(config)
+        config_file.from_json(config)
 
 
 def test_the_denoiser_is_guided_towards_the_label_then_clipped():
@@ -109,7 +108,7 @@ def test_the_denoiser_is_guided_towards_the_label_then_clipped():
         return jnp.broadcast_to(params * label[:, None, None, None], x.shape)
 
     x_t, sigma = jnp.zeros((2, 8, 8, 1)), jnp.float32(1.0)
-    trained = Trained.of_recipe(recipe, network, 0.1, dm.Mesh().make(), "a network")
+    trained = pipeline.of_weights(recipe, network, 0.1, dm.Mesh().make(), "a network")
     denoise = trained.denoiser(jnp.array([1, 5]))
     c_out = recipe.preconditioning(jnp.ones(1)).c_out
     cond, uncond = c_out * jnp.array([0.1, 0.5]), c_out * -0.1
@@ -120,7 +119,7 @@ def test_the_denoiser_is_guided_towards_the_label_then_clipped():
 
 def test_a_field_of_several_types_is_read_as_the_first_that_fits():
     def parsed(*options):
-        return cli.parse_train(["cifar10_ddpm", *options])[0]
+        return train_request.parse(["cifar10_ddpm", *options]).recipe
 
     assert parsed("--data.manual-dir", "none").data.manual_dir is None
     assert parsed("--data.manual-dir", "some").data.manual_dir == "some"
@@ -165,7 +164,7 @@ def test_the_rate_falls_as_one_over_the_square_root_from_its_reference_on():
 )
 def test_any_optimiser_of_optax_can_be_a_recipes(optimizer):
     recipe = dataclasses.replace(configs.load("digits"), optimizer=optimizer)
-    assert schema.from_json(json.loads(json.dumps(schema.to_json(recipe)))) == recipe
+    assert config_file.from_json(json.loads(json.dumps(config_file.to_json(recipe)))) == recipe
     made = optimizer.make()
     update, _ = made.update(KERNEL, made.init(KERNEL), KERNEL)
     assert (update < 0).all()
@@ -192,7 +191,7 @@ def test_impossible_optimisers_are_refused(make):
 @pytest.mark.parametrize("span", ["5", "5,4", "0,3", "a,b", "-1,2"])
 def test_a_span_of_steps_that_is_none_is_refused(span):
     with pytest.raises(ValueError, match="not FIRST,LAST"):
-        cli.parse_train(["digits", f"--profile-steps={span}"])
+        train_request.parse(["digits", f"--profile-steps={span}"])
 
 
 def test_the_published_recipes_are_as_published():
@@ -201,7 +200,8 @@ def test_the_published_recipes_are_as_published():
     assert edm.run.num_steps * 512 == 200_000_000 == cond.run.num_steps * 512
     assert edm.optimizer == Adam(1e-3, warmup_steps=19_531) == cond.optimizer
     assert edm.ema.half_life_images == 500_000 and edm.augment.rate == 0.12
-    assert (edm.model.dropout, edm.model.num_classes, cond.model.num_classes) == (0.13, None, 10)
+    models = edm.resolved().model, cond.resolved().model
+    assert models == (presets.edm_ddpmpp_cifar10(), presets.edm_ddpmpp_cifar10(num_classes=10))
     assert edm.sampling.sampler.nfe(edm.sampling.num_steps) == 35
     # Tong et al. 2023, appendix E
     flow = configs.load("cifar10_flow")
@@ -213,8 +213,8 @@ def test_a_compiled_function_that_was_cut_off_is_removed_and_the_others_stay(tmp
     whole, cut = zlib.compress(b"compiled" * 99), zlib.compress(b"compiled" * 99)[:-5]
     for name, entry in {"a": whole, "b": cut, "c": b""}.items():
         (tmp_path / f"{name}-cache").write_bytes(entry)
-    compiled.remove_damaged(tmp_path)
+    compilation_cache.remove_damaged(tmp_path)
     assert [path.name for path in tmp_path.glob("*-cache")] == ["a-cache"]
     (tmp_path / "d-cache").write_bytes(cut)  # by a later run
-    compiled.remove_damaged(tmp_path)
+    compilation_cache.remove_damaged(tmp_path)
     assert [path.name for path in tmp_path.glob("*-cache")] == ["a-cache"]

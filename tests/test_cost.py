@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from commands import cli, cost
+from commands import cost, train_request
 from diffusion.run import hardware
 
 SMALL = """digits --model.channels 8 --model.num-groups 4 --model.channel-mult 1
@@ -12,7 +12,7 @@ SMALL = """digits --model.channels 8 --model.num-groups 4 --model.channel-mult 1
 
 def recipe(remat: str, accumulate: str):
     options = ["--model.remat", remat, "--run.accumulate", accumulate]
-    return cli.parse_train([*SMALL, *options]).recipe
+    return train_request.parse([*SMALL, *options]).recipe
 
 
 @pytest.mark.parametrize(("remat", "accumulate"), [("true", "1"), ("false", "2")])

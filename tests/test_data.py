@@ -14,7 +14,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import cifar
 
 import train
-from diffusion.data import Cifar10, Digits, FashionMnist, ImageArrays, images
+from diffusion.data import Cifar10, Digits, FashionMnist, ImageArrays
+from diffusion.pixels import to_pixels
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 
@@ -47,7 +48,7 @@ def test_a_batch_may_be_larger_than_the_data(arrays):
 
 def test_labels_stay_with_their_images(arrays):
     batch = arrays.batch(0, 2)
-    np.testing.assert_array_equal(images.to_pixels(batch["image"]).ravel(), batch["label"])
+    np.testing.assert_array_equal(to_pixels(batch["image"]).ravel(), batch["label"])
 
 
 def test_digits_are_the_1797_real_ones_with_their_whole_range():

@@ -17,7 +17,6 @@ from flax import nnx
 import diffusion as dm
 import sample
 import unet_flax
-from commands.pipeline import Trained
 from unet_flax import (
     ClassicUNet,
     EDM2Config,
@@ -353,10 +352,10 @@ def test_a_pipelines_prediction_type_is_its_preconditioning(tmp_path):
     values = json.loads(path.read_text())
     for name, kind in (("v_prediction", dm.V), ("sample", dm.X0), ("epsilon", dm.Eps)):
         path.write_text(json.dumps(values | {"prediction_type": name}))
-        assert isinstance(Trained.read(tmp_path / "copy", None).preconditioning, kind)
+        assert isinstance(pipeline.read(tmp_path / "copy", None).preconditioning, kind)
     path.write_text(json.dumps(values | {"prediction_type": "flow"}))
     with pytest.raises(ValueError, match="prediction_type='flow' cannot be sampled"):
-        Trained.read(tmp_path / "copy", None)
+        pipeline.read(tmp_path / "copy", None)
 
 
 @pytest.mark.parametrize(

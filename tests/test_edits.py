@@ -9,10 +9,8 @@ from runs import mistake, samples
 
 import diffusion as dm
 import sample
-from commands import request
-from commands.pipeline import Trained
+from commands import pipeline, sample_request
 from configs.recipe import Sampling
-from diffusion.data import images
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +46,12 @@ def test_an_image_is_drawn_anew_where_the_mask_is_white_alone(run_dir, files, tm
 
 def drawn_by_the_library(run_dir, num_steps, lead):
     """Pixels of three images without class; `lead(eps, sigmas)` gives x and the steps left."""
-    trained = Trained.read(run_dir)
-    eps, keys = sample.noises(jax.random.key(0), jnp.arange(3), trained.model)
+    trained = pipeline.read(run_dir)
+    shape = trained.model.image_shape
+    eps, keys = pipeline.noise_and_keys(jax.random.key(0), jnp.arange(3), shape)
     denoise = trained.denoiser(jnp.full(3, -1, jnp.int32))
     x, sigmas = lead(eps, trained.sampling.grid(num_steps))
-    return images.to_pixels(np.asarray(trained.sampling.sampler(denoise, x, sigmas, keys)))
+    return to_pixels(np.asarray(trained.sampling.sampler(denoise, x, sigmas, keys)))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,7 @@ def test_strength_is_the_share_of_the_steps_that_are_walked_from_the_noisy_image
     folder, pixels = files
 
     def lead(eps, sigmas):
-        image = jnp.asarray(images.from_pixels(pixels))[:, :, None]
+        image = jnp.asarray(from_pixels(pixels))[:, :, None]
         left = sigmas[-1 - num_left :]
         return image[None] + left[0] * eps, left
 
@@ -103,7 +102,7 @@ def test_an_inverted_image_is_found_again(run_dir, files, tmp_path, capsys):
     folder, pixels = files
     leads = ["--init-image", folder / "image.png", "--invert", "--num-steps", "40"]
     found, _ = edited(run_dir, tmp_path, *leads)
-    gaps = images.from_pixels(found[..., 0]) - images.from_pixels(pixels)[None]
+    gaps = from_pixels(found[..., 0]) - from_pixels(pixels)[None]
     error = np.sqrt(np.square(gaps).mean())
     assert error < 0.1  # of values in [-1, 1]: 40 steps there, 40 back
     assert f"reconstruction: {error:.4f}" in capsys.readouterr().out
@@ -118,7 +117,7 @@ def test_the_way_between_two_seeds_begins_and_ends_at_theirs(run_dir, files, tmp
 
 def test_a_gif_shows_the_way_from_noise_to_the_images(run_dir, tmp_path):
     drawn, _ = edited(run_dir, tmp_path, "--gif", "--num-steps", "6")
-    with Image.open(tmp_path / "way.gif") as gif:
+    with Image.open(tmp_path / "denoising.gif") as gif:
         assert gif.n_frames == 7
         gif.seek(6)
         last = np.asarray(gif.convert("L"))
@@ -140,7 +139,7 @@ def test_a_gif_shows_the_way_from_noise_to_the_images(run_dir, tmp_path):
         (["--init-image", "{}/image.png", "--mask", "{}/mask.png", "--invert"], "exclude"),
         (
             ["--init-image", "{}/image.png", "--mask", "{}/mask.png", "--sampler", "dpm-2m"],
-            "--mask walks each step 10 times, which DPMSolver cannot",
+            "--mask repeats each step 10 times, which DPMSolver cannot",
         ),
         (["--init-image", "{}/image.png", "--invert", "--sampler", "ddpm"], "draws no noise"),
         (["--init-image", "{}/image.png", "--low-res", "{}/low.png"], "exclude each other"),
@@ -188,5 +187,5 @@ def test_a_mistake_in_editing_is_one_line(run_dir, files, capsys, tmp_path, opti
     ],
 )
 def test_a_sampler_that_is_named_has_its_own_defaults(recipes, options, expected):
-    args = request.parse(["folder", *options])
-    assert request.sampling(Sampling(sampler=recipes), args).sampler == expected
+    request = sample_request.parse(["folder", *options])
+    assert request.sampling(Sampling(sampler=recipes)).sampler == expected

@@ -27,7 +27,7 @@ time.sleep(120)
 """
 AGREE = """
 import sys, time
-from diffusion import hosts
+from diffusion.run import hosts
 index = int(sys.argv[-1])
 hosts.start(sys.argv[-5], 2, index)
 hosts.AGREE_EVERY_SECONDS = 0.2

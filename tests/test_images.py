@@ -4,20 +4,21 @@ import numpy as np
 from PIL import Image
 
 from diffusion.data import images
+from diffusion.pixels import from_pixels, to_pixels
 
 
 def test_every_pixel_value_comes_back():
     pixels = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(images.to_pixels(images.from_pixels(pixels)), pixels)
+    np.testing.assert_array_equal(to_pixels(from_pixels(pixels)), pixels)
 
 
 def test_pixels_span_minus_one_to_one():
-    np.testing.assert_array_equal(images.from_pixels(np.array([0, 255], np.uint8)), [-1.0, 1.0])
+    np.testing.assert_array_equal(from_pixels(np.array([0, 255], np.uint8)), [-1.0, 1.0])
 
 
 def test_values_outside_are_clipped_and_those_between_rounded():
     # 127.5 * (1 + 0.002) = 127.755 -> 128, never truncated to 127
-    got = images.to_pixels(np.array([-3.0, 3.0, 0.002], np.float32))
+    got = to_pixels(np.array([-3.0, 3.0, 0.002], np.float32))
     np.testing.assert_array_equal(got, [0, 255, 128])
 
 

@@ -19,7 +19,7 @@ from runs import (
 )
 
 import train
-from commands import build, cli
+from commands import build, cli, train_request
 from diffusion.run import checkpoint, lock
 
 
@@ -63,10 +63,10 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(tmp_path, name):
 
 
 def test_a_folder_that_is_removed_ends_in_a_clear_line_and_is_not_made_anew(tmp_path):
-    recipe, run_dir = cli.parse_train([*SMALL, "--run.num-steps", "3"]).recipe, tmp_path / "run"
+    recipe, run_dir = train_request.parse([*SMALL, "--run.num-steps", "3"]).recipe, tmp_path / "run"
     build.claim(run_dir, recipe)
-    _, state = build.start(recipe, run_dir, recipe.mesh.make())
-    checkpoints = build.checkpoints(recipe, run_dir)
+    job = build.job(recipe, run_dir, recipe.mesh.make())
+    state, checkpoints = build.start(job), build.checkpoints(job)
     shutil.rmtree(run_dir)
     with pytest.raises(checkpoint.SaveError, match="the folder is gone.*no checkpoint yet"):
         checkpoints.save(state)
@@ -75,13 +75,13 @@ def test_a_folder_that_is_removed_ends_in_a_clear_line_and_is_not_made_anew(tmp_
 
 
 def test_a_folder_that_another_run_has_made_anew_is_not_written(tmp_path):
-    recipe, run_dir = cli.parse_train([*SMALL, "--run.num-steps", "3"]).recipe, tmp_path / "run"
+    recipe, run_dir = train_request.parse([*SMALL, "--run.num-steps", "3"]).recipe, tmp_path / "run"
     build.claim(run_dir, recipe)
-    _, state = build.start(recipe, run_dir, recipe.mesh.make())
-    first = build.checkpoints(recipe, run_dir)
+    job = build.job(recipe, run_dir, recipe.mesh.make())
+    state, first = build.start(job), build.checkpoints(job)
     run_dir.rename(tmp_path / "away")
     build.claim(run_dir, recipe)
-    second = build.checkpoints(recipe, run_dir)
+    second = build.checkpoints(job)
     with pytest.raises(checkpoint.SaveError, match="the folder is gone"):
         first.save(state)
     second.close()
@@ -121,7 +121,7 @@ def test_a_folder_is_one_process_s_at_a_time(tmp_path, capsys):
 
 IN_A_COMPILER = """
 import hashlib
-from configs import signals
+from diffusion.run import signals
 with signals.stop_requests() as stop_request:
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)  # Python sees no signal within

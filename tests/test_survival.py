@@ -24,8 +24,7 @@ from runs import (
 )
 
 import diffusion as dm
-from commands import build
-from configs import recipe as schema
+from commands import build, config_file
 from diffusion.run import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -137,9 +136,9 @@ def test_one_two_four_and_eight_devices_train_alike(tmp_path):
         process = begun(tmp_path / devices, *options, JAX_NUM_CPU_DEVICES="8")
         _, error = process.communicate()
         assert process.returncode == 0, error
-        recipe = schema.from_json(checkpoint.read_config(tmp_path / devices))
+        recipe = config_file.from_json(checkpoint.read_config(tmp_path / devices))
         recipe = dataclasses.replace(recipe, mesh=dm.Mesh(data=1))
-        states.append(build.start(recipe, tmp_path / devices, recipe.mesh.make())[1])
+        states.append(build.start(build.job(recipe, tmp_path / devices, recipe.mesh.make())))
     losses = [[r["loss"] for r in records(tmp_path / devices)] for devices in "1248"]
     np.testing.assert_allclose(losses, [losses[0]] * 4, rtol=1e-5)
     for state in states[1:]:

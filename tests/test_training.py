@@ -15,7 +15,7 @@ import diffusion as dm
 import unet_flax
 from diffusion import sharding
 from diffusion.data import ImageArrays
-from diffusion.run.feed import Resident, Streamed
+from diffusion.run.feed import OnDevice, Prefetched
 from diffusion.training.step import drop_label
 from unet_flax import UNet
 
@@ -129,18 +129,18 @@ def test_several_steps_a_dispatch_are_single_steps(plain_step, state):
     labels = rng.integers(0, 3, 20).astype(np.int32)
     dataset = ImageArrays(pixels, labels, ("a", "b", "c"), batch_size=8)
     mesh = dm.Mesh(data=1).make()
-    streamed = Streamed(plain_step, dataset, mesh, key=KEY, seed=0, first=0)
+    prefetched = Prefetched(plain_step, dataset, mesh, key=KEY, seed=0, first=0)
     # of four steps three in one dispatch, and one left over
-    resident = Resident(plain_step, dataset, mesh, key=KEY, seed=0, steps=3)
+    on_device = OnDevice(plain_step, dataset.resident(), mesh, key=KEY, seed=0, steps=3)
     (one, singles), (other, stacked) = (
-        feed.run(sharding.place(mesh, copied(state)), 0, 4) for feed in (streamed, resident)
+        feed.run(sharding.place(mesh, copied(state)), 0, 4) for feed in (prefetched, on_device)
     )
-    streamed.close()
+    prefetched.close()
     losses = np.concatenate([metrics["loss"][:steps] for metrics, steps in stacked])
     np.testing.assert_allclose([metrics["loss"] for metrics, _ in singles], losses, rtol=1e-5)
     assert one.step == other.step == 4
-    parts, _ = resident.run(sharding.place(mesh, copied(state)), 0, 1)
-    assert equal(resident.run(parts, 1, 4)[0], other)  # to the last bit, however they are grouped
+    parts, _ = on_device.run(sharding.place(mesh, copied(state)), 0, 1)
+    assert equal(on_device.run(parts, 1, 4)[0], other)  # to the last bit, however they are grouped
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
@@ -151,14 +151,14 @@ def test_an_error_in_reading_a_batch_reaches_the_loop(plain_step, state):
             raise OSError("the disk is gone")
 
     dataset = Broken(np.zeros((9, 8, 8, 2), np.uint8), None, (), batch_size=8)
-    feed = Streamed(plain_step, dataset, dm.Mesh(data=1).make(), key=KEY, seed=0, first=0)
+    feed = Prefetched(plain_step, dataset, dm.Mesh(data=1).make(), key=KEY, seed=0, first=0)
     with pytest.raises(OSError, match="the disk is gone"):
         feed.run(state, 0, 1)
 
 
 def test_every_weighting_balance_and_coupling_trains(network, params):
-    balance = dm.Uncertainty(num_features=8)
-    state = dm.TrainState.create(jax.tree.map(jnp.copy, params), OPTIMIZER, EMA, balance)
+    uncertainty = dm.Uncertainty(num_features=8)
+    state = dm.TrainState.create(jax.tree.map(jnp.copy, params), OPTIMIZER, EMA, uncertainty)
     step = dm.make_train_step(
         network,
         dm.V(),
@@ -166,12 +166,12 @@ def test_every_weighting_balance_and_coupling_trains(network, params):
         OPTIMIZER,
         EMA,
         weighting=dm.MinSNR(),
-        balance=balance,
+        uncertainty=uncertainty,
         coupling=dm.MinibatchOT(),
     )
     state, losses = run(step, state, [0] * 8)
     assert np.mean(losses[4:]) < np.mean(losses[:4])  # one batch over and over
-    assert jnp.abs(state.balance["kernel"]).max() > 0
+    assert jnp.abs(state.uncertainty["kernel"]).max() > 0
 
 
 def test_steps_in_two_pieces_equal_steps_in_one(train_step, state):

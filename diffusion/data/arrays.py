@@ -1,12 +1,14 @@
 """A dataset in memory, and the law of its order: batch k is a function of (seed, k) alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
+import jax
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from diffusion.data.images import from_pixels
+from diffusion.data.dataset import Resident, Spec, image_spec
+from diffusion.pixels import from_pixels
 
 
 @lru_cache(maxsize=2)  # a batch spans two epochs at most
@@ -16,26 +18,53 @@ def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ImageArrays:
-    """Images and labels in memory.
+    """Images in memory, with their labels and whatever else a network is given.
 
     Attributes:
       pixels: uint8 images.
       labels: class of each image, or None.
       label_names: name of each class; empty where there are none.
       batch_size: images in a batch, over all devices.
+      conditions: further arrays of N rows by the name under which the network takes them.
+    Raises:
+      ValueError: an empty batch; an array of another length, or under the name of another.
     """
 
     pixels: UInt8[np.ndarray, "N H W C"]
     labels: Int[np.ndarray, "N"] | None
     label_names: tuple[str, ...]
     batch_size: int
+    conditions: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size} must be 1 or more.")
+        if self.pixels.dtype != np.uint8:
+            raise ValueError(f"pixels of type {self.pixels.dtype} must be uint8, 0 .. 255.")
+        for name, values in self._arrays.items():
+            if len(values) != len(self.pixels):
+                raise ValueError(f"{name} has {len(values)} rows for {len(self.pixels)} images.")
+        if taken := self.conditions.keys() & {"image", "label"}:
+            raise ValueError(f"conditions={sorted(taken)} are the names of images and labels.")
+
+    @property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        labels = {} if self.labels is None else {"label": self.labels.astype(np.int32, copy=False)}
+        return {"image": self.pixels, **labels, **self.conditions}
+
+    @property
+    def spec(self) -> Spec:
+        spec = image_spec(self.pixels.shape[1:], labelled=self.labels is not None)
+        return spec | {
+            name: jax.ShapeDtypeStruct(values.shape[1:], values.dtype)
+            for name, values in self.conditions.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self.pixels)
 
     def indices(self, seed: int, step: int) -> Int[np.ndarray, "B"]:
-        """Which images make up batch `step`: every epoch is a new permutation, cut in a row."""
+        """Which images make up batch `step`: each epoch is one permutation, cut into batches."""
         positions = step * self.batch_size + np.arange(self.batch_size)
         epochs, offsets = np.divmod(positions, len(self.pixels))
         order = {
@@ -47,13 +76,15 @@ class ImageArrays:
         return np.array([order[e][o] for e, o in zip(epochs.tolist(), offsets, strict=True)])
 
     def batch(self, seed: int, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-        """{"image": float32 (B, H, W, C) in [-1, 1], "label": int32 (B,)}; no label if none.
+        """{"image": float32 (B, H, W, C) in [-1, 1], "label": int32 (B,), ...}.
 
         Args:
           rows: which of its rows are wanted; all by default.
         """
         chosen = self.indices(seed, step)[rows]
-        batch = {"image": from_pixels(self.pixels[chosen])}
-        if self.labels is not None:
-            batch["label"] = self.labels[chosen].astype(np.int32)
-        return batch
+        batch = {name: values[chosen] for name, values in self._arrays.items()}
+        return batch | {"image": from_pixels(batch["image"])}
+
+    def resident(self) -> Resident:
+        """All arrays; small enough for this host's memory, they may fit a device's too."""
+        return Resident(self._arrays, self.indices)

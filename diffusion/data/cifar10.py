@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from diffusion.data.arrays import ImageArrays
+from diffusion.data.dataset import Spec, image_spec
 
 CONNECT_SECONDS = 6.0
 
@@ -32,13 +33,21 @@ class Cifar10:
       batch_size: images in a batch, over all devices.
       path: folder in which tensorflow-datasets keeps prepared datasets.
       manual_dir: folder that holds cifar-10-binary.tar.gz already, or None to download it.
-      labelled: whether batches carry the class; a conditional network needs it.
+      labelled: whether batches carry the class, which makes the network class-conditional.
     """
 
     batch_size: int = 128
     path: str = "~/tensorflow_datasets"
     manual_dir: str | None = None
     labelled: bool = False
+
+    @property
+    def spec(self) -> Spec:
+        return image_spec((32, 32, 3), labelled=self.labelled)
+
+    @property
+    def num_classes(self) -> int | None:
+        return 10 if self.labelled else None
 
     def load(self) -> ImageArrays:
         """The training images, prepared on first use.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffusion.data.arrays import ImageArrays
+from diffusion.data.dataset import Spec, image_spec
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,19 @@ class Digits:
 
     Attributes:
       batch_size: images in a batch, over all devices.
+      labelled: whether batches carry the class.
     """
 
     batch_size: int = 64
+    labelled: bool = True
+
+    @property
+    def spec(self) -> Spec:
+        return image_spec((8, 8, 1), labelled=self.labelled)
+
+    @property
+    def num_classes(self) -> int | None:
+        return 10 if self.labelled else None
 
     def load(self) -> ImageArrays:
         """All 1,797 images; the 17 grey levels of the source are spread over 0..255."""
@@ -27,4 +38,5 @@ class Digits:
         grey, labels = load_digits(return_X_y=True)
         pixels = np.round(grey.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
         names = tuple(str(digit) for digit in range(10))
-        return ImageArrays(pixels, labels.astype(np.int32), names, self.batch_size)
+        labels = labels.astype(np.int32) if self.labelled else None
+        return ImageArrays(pixels, labels, names, self.batch_size)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion.data.arrays import ImageArrays
+from diffusion.data.dataset import Spec, image_spec
 
 NAMES = (
     *("t-shirt", "trouser", "pullover", "dress", "coat"),
@@ -28,10 +29,20 @@ class FashionMnist:
     Attributes:
       batch_size: images in a batch, over all devices.
       path: folder with train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz.
+      labelled: whether batches carry the class.
     """
 
     batch_size: int = 128
     path: str = "/usr/share/datasets/fashion-mnist"
+    labelled: bool = True
+
+    @property
+    def spec(self) -> Spec:
+        return image_spec((28, 28, 1), labelled=self.labelled)
+
+    @property
+    def num_classes(self) -> int | None:
+        return len(NAMES) if self.labelled else None
 
     def load(self) -> ImageArrays:
         """The training images.
@@ -45,7 +56,8 @@ class FashionMnist:
         labels = _read_idx(folder / "train-labels-idx1-ubyte.gz", dims=1)
         if len(images) != len(labels) or labels.max() >= len(NAMES):
             raise ValueError(f"{folder}: the labels do not belong to the images; get both anew.")
-        return ImageArrays(images[..., None], labels.astype(np.int32), NAMES, self.batch_size)
+        classes = labels.astype(np.int32) if self.labelled else None
+        return ImageArrays(images[..., None], classes, NAMES, self.batch_size)
 
 
 def _read_idx(path: Path, dims: int) -> np.ndarray:

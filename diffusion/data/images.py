@@ -1,4 +1,4 @@
-"""Images in [-1, 1], pixels in 0..255, and files of them."""
+"""Image files, and grids of many images as one."""
 
 from pathlib import Path
 
@@ -6,16 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, UnidentifiedImageError
 
-
-def from_pixels(pixels: UInt8[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """uint8 0..255 to float32 [-1, 1]."""
-    return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
-
-
-def to_pixels(image: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-    """[-1, 1] to uint8 0..255, rounded; values outside are clipped."""
-    image = np.asarray(image, np.float32)
-    return np.round((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
+from diffusion.pixels import from_pixels
 
 
 def grid(

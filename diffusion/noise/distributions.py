@@ -1,7 +1,7 @@
 """Where to train on the sigma axis: `noise(key, shape) -> sigma`, a noise level for each image.
 
-Everything is x_t = x_0 + sigma * eps (Karras et al. 2022). A schedule is such a distribution too,
-by times that are drawn uniformly.
+Everything is x_t = x_0 + sigma * eps (Karras et al. 2022). A schedule is such a distribution too:
+its times are drawn uniformly.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from diffusion.noise.schedules import Schedule
+from diffusion.noise.schedules import Schedule, or_ddpm
 from diffusion.ranges import demand
 
 
@@ -65,6 +65,25 @@ class LogitNormal:
 
 
 @dataclass(frozen=True)
+class UniformTime:
+    """Times drawn uniformly on a schedule, as DDPM draws its timesteps.
+
+    Attributes:
+      schedule: None is the recipe's, and DDPM's chain elsewhere.
+    Source: Ho et al. 2020, arXiv:2006.11239, Algorithm 1.
+    """
+
+    schedule: Schedule | None = None
+
+    def quantile(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
+        """sigma below which a share u of all draws lies, u in (0, 1)."""
+        return or_ddpm(self.schedule).quantile(u)
+
+    def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+        return or_ddpm(self.schedule)(key, shape)
+
+
+@dataclass(frozen=True)
 class Stratified:
     """Draws that cover the distribution evenly within each batch: less noise in the loss.
 
@@ -75,7 +94,7 @@ class Stratified:
     Source: Kingma et al. 2021, arXiv:2107.00630, appendix I.1.
     """
 
-    noise: LogNormal | LogitNormal | Schedule = field(default_factory=LogNormal)
+    noise: LogNormal | LogitNormal | UniformTime | Schedule = field(default_factory=LogNormal)
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
         offset_key, order_key = jax.random.split(key)
@@ -85,4 +104,4 @@ class Stratified:
         return self.noise.quantile(jax.random.permutation(order_key, u)).reshape(shape)
 
 
-Noise = LogNormal | LogitNormal | Schedule | Stratified
+Noise = LogNormal | LogitNormal | UniformTime | Stratified | Schedule

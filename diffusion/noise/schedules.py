@@ -149,3 +149,8 @@ class Flow:
 
 Continuous = VPContinuous | SubVP | VE | VPCosine | VPSigmoid | Flow
 Schedule = VPLinear | Continuous
+
+
+def or_ddpm(schedule: Schedule | None) -> Schedule:
+    """The schedule, or DDPM's chain where none is named."""
+    return VPLinear() if schedule is None else schedule

@@ -30,8 +30,8 @@ class SaveError(Exception):
 
 
 @contextlib.contextmanager
-def told(run_dir: Path, *errors: type[Exception]) -> Iterator[None]:
-    """Turns such errors into a SaveError."""
+def as_save_error(run_dir: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Raises these errors as a SaveError, which names the last whole checkpoint."""
     try:
         yield
     except errors as error:
@@ -93,7 +93,7 @@ class Checkpoints:
         marks = {}
         for name, item in _items(state).items():
             items[name], marks[name] = _for_disk(item)
-        with self._told():
+        with self._save_errors():
             self._manager.save(
                 int(state.step),
                 args=ocp.args.Composite(
@@ -105,20 +105,20 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when all saves are on disk, or raises a SaveError."""
-        with self._told():
+        with self._save_errors():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for the saves and lets go of the folder; raises a SaveError if one fails."""
         if not self._has_failed:
-            with self._told():
+            with self._save_errors():
                 self._manager.wait_until_finished()
                 self._manager.close()
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _save_errors(self) -> Iterator[None]:
         try:
-            with told(self.folder.parent, Exception):  # whatever the writer meets
+            with as_save_error(self.folder.parent, Exception):  # whatever the writer meets
                 if _identity(self.folder) != self._identity:  # do not write into another's place
                     raise FileNotFoundError(errno.ENOENT, "the folder is gone")
                 yield

@@ -1,4 +1,4 @@
-"""What XLA has compiled, kept on disk, so that the next start is quick."""
+"""Compiled functions on disk, so that the next start is quick."""
 
 import zlib
 from pathlib import Path
@@ -8,8 +8,8 @@ import jax
 CHECKED = ".checked"
 
 
-def keep() -> None:
-    """Keeps compiled functions from now on, and reads those that are there.
+def enable() -> None:
+    """Stores compiled functions from now on, and reads those that are stored.
 
     The folder is JAX_COMPILATION_CACHE_DIR's, or .cache/unet-flax in the user's home.
     """
@@ -22,9 +22,9 @@ def keep() -> None:
 
 
 def remove_damaged(folder: Path) -> None:
-    """Removes the entries that a killed process left cut off: JAX would neither use nor mend them.
+    """Removes entries that a killed process left incomplete: JAX neither uses nor replaces them.
 
-    Each entry is looked at once: the time of the last look is that of the file `.checked`.
+    Each entry is checked once: the time of the last check is that of the file `.checked`.
     """
     mark = folder / CHECKED
     since = mark.stat().st_mtime if mark.exists() else 0.0

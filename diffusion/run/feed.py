@@ -1,4 +1,4 @@
-"""How batches reach the devices: fetched ahead one by one, or chosen there from a whole dataset.
+"""How batches reach the devices: prefetched one by one, or chosen there from the whole dataset.
 
 Either way batch k is the same function of (seed, k), and `feed.run(state, first, last)` takes the
 steps first + 1 .. last.
@@ -14,16 +14,20 @@ import jax
 import numpy as np
 
 from diffusion import sharding
-from diffusion.data import ImageArrays
+from diffusion.data.dataset import Dataset, Resident
+from diffusion.run import hardware, hosts
 from diffusion.run.meter import Measured
 from diffusion.training.step import TrainState, TrainStep, make_train_steps
 
-AHEAD = 2
+BATCHES_AHEAD = 2
 """Batches that wait on the device."""
 
+STEPS_PER_DISPATCH = 10
+"""Where the dataset lies on an accelerator and nothing else is asked for."""
 
-class Streamed:
-    """A batch a step, put on the devices by a thread while earlier steps run.
+
+class Prefetched:
+    """One batch a step, put on the devices by a thread while earlier steps run.
 
     Args:
       train_step: takes one step.
@@ -32,12 +36,12 @@ class Streamed:
       first: steps that are done already.
     """
 
-    steps = 1  # in a dispatch
+    steps_per_dispatch = 1
 
     def __init__(
         self,
         train_step: TrainStep,
-        dataset: ImageArrays,
+        dataset: Dataset,
         mesh: jax.sharding.Mesh,
         *,
         key: Any,
@@ -45,7 +49,7 @@ class Streamed:
         first: int,
     ):
         self._train_step, self._key = train_step, key
-        self._batches = ahead(dataset, mesh, seed, first)
+        self._batches = prefetch(dataset, mesh, seed, first)
 
     def run(self, state: TrainState, first: int, last: int) -> tuple[TrainState, list[Measured]]:
         """The state after step `last`, and the metrics of each step."""
@@ -59,11 +63,11 @@ class Streamed:
         self._batches.close()
 
 
-def ahead(
-    dataset: ImageArrays, mesh: jax.sharding.Mesh, seed: int, first: int
+def prefetch(
+    dataset: Dataset, mesh: jax.sharding.Mesh, seed: int, first: int
 ) -> Generator[dict[str, jax.Array], None, None]:
-    """Batches from number `first` on, for ever."""
-    waiting: queue.Queue[Any] = queue.Queue(AHEAD)
+    """Batches from number `first` on, without end."""
+    waiting: queue.Queue[Any] = queue.Queue(BATCHES_AHEAD)
     is_over = threading.Event()
 
     def put(item: Any) -> None:
@@ -80,7 +84,7 @@ def ahead(
                 rows = partial(dataset.batch, seed, step)
                 put(sharding.shard_rows(mesh, dataset.batch_size, rows))
                 step += 1
-        except Exception as error:  # it belongs to who asks for the batch
+        except Exception as error:  # raised again where the batch is asked for
             put(error)
 
     thread = threading.Thread(target=work, daemon=True)
@@ -96,17 +100,19 @@ def ahead(
         thread.join()
 
 
-class Resident:
+class OnDevice:
     """The whole dataset on every device, and several steps a dispatch.
 
     Args:
-      steps: in a dispatch, at most.
+      train_step: takes one step.
+      resident: the dataset's arrays, and which of them make up a batch.
+      steps: at most so many in a dispatch.
     """
 
     def __init__(
         self,
         train_step: TrainStep,
-        dataset: ImageArrays,
+        resident: Resident,
         mesh: jax.sharding.Mesh,
         *,
         key: Any,
@@ -114,20 +120,18 @@ class Resident:
         steps: int,
     ):
         self._train_steps, self._key, self._mesh = make_train_steps(train_step), key, mesh
-        self._dataset, self._seed, self.steps = dataset, seed, steps
-        arrays: dict[str, np.ndarray] = {"image": dataset.pixels}
-        if dataset.labels is not None:
-            arrays["label"] = dataset.labels.astype(np.int32)
-        self._arrays = sharding.on_every_device(mesh, arrays)
+        self._indices, self._seed, self.steps_per_dispatch = resident.indices, seed, steps
+        self._arrays = sharding.on_every_device(mesh, resident.arrays)
 
     def run(self, state: TrainState, first: int, last: int) -> tuple[TrainState, list[Measured]]:
         """The state after step `last`, and the metrics of each dispatch."""
         metrics = []
         while first < last:
-            steps = min(self.steps, last - first)
-            # those beyond are of a fixed shape's sake
-            indices = [self._dataset.indices(self._seed, first + i) for i in range(self.steps)]
-            chosen = sharding.shard_indices(self._mesh, np.stack(indices))
+            steps = min(self.steps_per_dispatch, last - first)
+            # always so many rows: padding keeps the shape fixed, so nothing is compiled again
+            rows = range(first, first + self.steps_per_dispatch)
+            indices = np.stack([self._indices(self._seed, step) for step in rows])
+            chosen = sharding.shard_indices(self._mesh, indices)
             count = np.int32(steps)
             state, measured = self._train_steps(state, self._arrays, chosen, count, self._key)
             metrics.append((measured, steps))
@@ -138,4 +142,38 @@ class Resident:
         pass
 
 
-Feed = Streamed | Resident
+Feed = Prefetched | OnDevice
+
+
+def make_feed(
+    train_step: TrainStep,
+    dataset: Dataset,
+    mesh: jax.sharding.Mesh,
+    *,
+    key: Any,
+    seed: int,
+    first: int,
+    steps_per_dispatch: int | None,
+) -> Feed:
+    """The feed that suits the dataset and the devices.
+
+    Args:
+      first: steps that are done already.
+      steps_per_dispatch: more than 1 keeps the dataset on the device; None chooses by its memory.
+    Raises:
+      ValueError: several steps a dispatch of a dataset that cannot lie in memory.
+    """
+    resident = dataset.resident()
+    if steps_per_dispatch is None:
+        fits = resident is not None and hardware.fits_on_device(
+            resident.num_bytes, mesh.local_devices[0]
+        )
+        steps_per_dispatch = 1 if hosts.any_host(not fits) else STEPS_PER_DISPATCH
+    if steps_per_dispatch == 1:
+        return Prefetched(train_step, dataset, mesh, key=key, seed=seed, first=first)
+    if resident is None:
+        raise ValueError(
+            f"run.steps_per_dispatch={steps_per_dispatch} needs a dataset that lies in memory, and "
+            "this one does not; use 1, or none."
+        )
+    return OnDevice(train_step, resident, mesh, key=key, seed=seed, steps=steps_per_dispatch)

@@ -1,4 +1,4 @@
-"""What the devices can do, and what they have in use."""
+"""Peak speed and memory of the devices."""
 
 import resource
 import sys
@@ -44,10 +44,10 @@ def memory_gib() -> float:
     return used / 2**30
 
 
-def suits_residence(num_bytes: int, device: Any) -> bool:
-    """Whether arrays had better lie in the device's memory: on accelerators, up to a quarter of it.
+def fits_on_device(num_bytes: int, device: Any) -> bool:
+    """Whether arrays should lie in the device's memory: on accelerators, up to a quarter of it.
 
-    Not on a CPU, where what reads them there, several steps a dispatch, is slow.
+    Not on a CPU, where several steps a dispatch, which need them there, are slow.
     """
     if device.platform == "cpu":
         return False

@@ -128,21 +128,20 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
-def any_says(told: bool) -> bool:
-    """Whether any host says so; all of them must ask."""
+def any_host(value: bool) -> bool:
+    """Whether the value is true on any host; all hosts must call it."""
     if jax.process_count() == 1:
-        return told
-    return bool(multihost_utils.process_allgather(np.asarray(told)).any())
+        return value
+    return bool(multihost_utils.process_allgather(np.asarray(value)).any())
 
 
 class StopAgreement:
-    """Whether to stop, answered alike on all hosts though a signal reaches only some of them.
+    """Whether to stop: the same answer on all hosts, though a signal reaches only some of them.
 
-    To ask each other they wait for their devices, so they do it about every five seconds only. No
-    host's clock may say when, or one would ask while the others do not: each time they agree, by
-    the slowest clock among them, after how many steps they ask again. A host that is the only one
-    waits as often: while it runs ahead of its devices, it may be far from its next reply to a
-    signal.
+    Asking makes the hosts wait for their devices, so it happens only about every five seconds. A
+    host cannot decide by its own clock when to ask, because all must ask at the same step: each
+    time they agree, by the slowest clock among them, on the step at which they ask again. A single
+    host waits as often, because it runs ahead of its device and would notice a signal late.
 
     Args:
       step: at which the run begins.
@@ -162,12 +161,12 @@ class StopAgreement:
             return jax.process_count() == 1 and stop_request() is not None
         jax.block_until_ready(metrics)  # before the clock is read: it is the devices' time
         here = [stop_request() is not None, time.monotonic() - self._since]
-        told, seconds = multihost_utils.process_allgather(np.asarray(here, np.float32)).T
+        requests, seconds = multihost_utils.process_allgather(np.asarray(here, np.float32)).T
         steps = step - self._asked
         # at most twice as many as before: the first ones may have been quick by chance
         ahead = min(2 * steps, int(steps * AGREE_EVERY_SECONDS / seconds.max()))
         self._asked, self._next, self._since = step, step + max(1, ahead), time.monotonic()
-        return bool(told.any())
+        return bool(requests.any())
 
 
 def check_same(value: int, what: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from diffusion.data.images import save_png, zoom_for
-from diffusion.run.checkpoint import told
+from diffusion.run.checkpoint import as_save_error
 from diffusion.run.tensorboard import TensorBoard
 from diffusion.run.tracker import Tracker
 
@@ -51,7 +51,7 @@ class Files:
 
 
 class Journal:
-    """Tells all records of a run what is told to it.
+    """Writes metrics and samples to all records of a run.
 
     Args:
       run_dir: the run's folder.
@@ -65,18 +65,18 @@ class Journal:
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Means since the last reading, by name."""
-        with told(self._run_dir, OSError):
+        with as_save_error(self._run_dir, OSError):
             for record in self._records:
                 record.metrics(step, values)
 
     def samples(self, step: int, pixels: UInt8[np.ndarray, "H W C"]) -> None:
         """A grid of samples."""
-        with told(self._run_dir, OSError):
+        with as_save_error(self._run_dir, OSError):
             for record in self._records:
                 record.samples(step, pixels)
 
     def close(self) -> None:
-        with told(self._run_dir, OSError), contextlib.ExitStack() as stack:
+        with as_save_error(self._run_dir, OSError), contextlib.ExitStack() as stack:
             for record in self._records:
                 stack.callback(record.close)  # each, though another cannot be closed
 

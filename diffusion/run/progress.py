@@ -1,4 +1,6 @@
-"""How a run shows that it goes on: a bar on a terminal, plain lines elsewhere."""
+"""How far a run is: a bar on a terminal, plain lines elsewhere."""
+
+import datetime
 
 from tqdm import tqdm
 
@@ -6,7 +8,9 @@ from diffusion.run import hosts
 
 
 class Progress:
-    """Images seen, speed and loss, on the main host.
+    """Images seen, speed, loss and time left, on the main host.
+
+    Speed is the meter's, which leaves out compiling and sampling; the bar has no clock of its own.
 
     Args:
       num_steps: of the whole run.
@@ -21,24 +25,26 @@ class Progress:
             initial=first * batch_size,
             unit="img",
             unit_scale=True,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} img{postfix}",
             disable=None if hosts.is_main() else True,  # None: shown on a terminal only
         )
 
     def advance(self, steps: int) -> None:
         self._bar.update(steps * self._batch_size)
 
-    def restart_clock(self) -> None:
-        """Leaves what went before out of the speed."""
-        self._bar.unpause()
-
     def report(self, step: int, values: dict[str, float]) -> None:
-        """The loss, in the bar or in a line."""
+        """Loss, speed and time left, in the bar or as a line."""
         loss = f"{values['loss']:.4f}" if "loss" in values else "not finite"
-        self._bar.set_postfix(loss=loss)
+        rate = values.get("images_per_second")
+        speed = "" if rate is None else f"{rate:.0f} img/s"
         if self._bar.disable:
-            rate = values.get("images_per_second")
-            speed = "" if rate is None else f"{rate:.0f} img/s"
             hosts.say(f"step {step}/{self._num_steps}  loss {loss}  {speed}")
+            return
+        left = ""
+        if rate:
+            seconds = round((self._num_steps - step) * self._batch_size / rate)
+            left = f", {datetime.timedelta(seconds=seconds)} left"
+        self._bar.set_postfix_str(f"loss {loss}, {speed}{left}")
 
     def close(self) -> None:
         self._bar.close()

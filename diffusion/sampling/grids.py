@@ -3,7 +3,7 @@
 num_steps + 1 values that descend and end in 0, computed in float64 and handed out as float32.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import scipy.special
 from jaxtyping import Array, Float, Int
 
 from diffusion.noise.chain import VPLinear
-from diffusion.noise.schedules import Schedule
+from diffusion.noise.schedules import Schedule, or_ddpm
 from diffusion.ranges import demand, demand_ascent
 
 
@@ -74,13 +74,13 @@ class Even:
     """A grid on even times of a schedule, from its sigma_max to its sigma_min.
 
     Attributes:
-      schedule: sigma as a function of time.
+      schedule: sigma as a function of time; None is the recipe's, and DDPM's chain elsewhere.
       alpha, beta: of the beta distribution whose quantiles are the times; 1 and 1 are even, both
         below 1 put more steps at both ends.
     Source: for alpha and beta Lee et al. 2024, arXiv:2407.12173 ("beta sampling", 0.6 and 0.6).
     """
 
-    schedule: Schedule = field(default_factory=VPLinear)
+    schedule: Schedule | None = None
     alpha: float = 1.0
     beta: float = 1.0
 
@@ -90,10 +90,11 @@ class Even:
     def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
         _check_num_steps(num_steps)
         u = scipy.special.betaincinv(self.alpha, self.beta, np.linspace(1, 0, num_steps))
-        ends = np.array([self.schedule.sigma_min, self.schedule.sigma_max])
+        schedule = or_ddpm(self.schedule)
+        ends = np.array([schedule.sigma_min, schedule.sigma_max])
         with jax.enable_x64(True):
-            first, last = np.asarray(self.schedule.time(ends), np.float64)
-            sigmas = np.array(self.schedule.sigma(first + u * (last - first)), np.float64)
+            first, last = np.asarray(schedule.time(ends), np.float64)
+            sigmas = np.array(schedule.sigma(first + u * (last - first)), np.float64)
         sigmas[0] = ends[1]  # rounding
         return _handed_out(self, sigmas)
 
@@ -105,23 +106,34 @@ class VPTimesteps:
     With num_steps = num_timesteps it is the whole chain, as DDPM samples it.
 
     Attributes:
-      chain: the chain on which the network was trained.
+      schedule: the chain on which the network was trained; None is the recipe's, and DDPM's
+        elsewhere.
       spacing: "linspace" from the last timestep to the first, rounded; "leading" ends at the first
         but begins below the last; "trailing" begins at the last but ends above the first.
     Source: Song, Meng & Ermon 2020, arXiv:2010.02502, appendix D.3; names as in Lin et al. 2023,
       arXiv:2305.08891, table 2.
     """
 
-    chain: VPLinear = field(default_factory=VPLinear)
+    schedule: Schedule | None = None
     spacing: str = "linspace"
 
     def __post_init__(self):
         if self.spacing not in ("linspace", "leading", "trailing"):
             raise ValueError(f"spacing={self.spacing!r} is none of linspace, leading, trailing.")
+        if self.schedule is not None and not isinstance(self.schedule, VPLinear):
+            raise ValueError(
+                f"schedule={self.schedule} has no whole timesteps; use VPLinear, or the grid Even."
+            )
+
+    @property
+    def _chain(self) -> VPLinear:
+        chain = or_ddpm(self.schedule)
+        assert isinstance(chain, VPLinear)
+        return chain
 
     def timesteps(self, num_steps: int) -> Int[np.ndarray, "{num_steps}"]:
         """Descending."""
-        T = self.chain.num_timesteps
+        T = self._chain.num_timesteps
         if self.spacing == "leading":
             return np.arange(num_steps)[::-1] * (T // num_steps)
         if self.spacing == "trailing":
@@ -130,12 +142,12 @@ class VPTimesteps:
 
     def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
         _check_num_steps(num_steps)
-        if num_steps > self.chain.num_timesteps:
+        if num_steps > self._chain.num_timesteps:
             raise ValueError(
-                f"num_steps={num_steps} is more than the chain's {self.chain.num_timesteps} "
+                f"num_steps={num_steps} is more than the chain's {self._chain.num_timesteps} "
                 "timesteps; use fewer steps."
             )
-        sigmas = self.chain.table[self.timesteps(num_steps)]
+        sigmas = self._chain.table[self.timesteps(num_steps)]
         return _handed_out(self, sigmas)
 
 

@@ -1,4 +1,8 @@
-"""Changes to training images that keep them plausible: `augment(key, batch) -> batch`."""
+"""Changes to training images that keep them plausible: `augment(key, batch) -> batch`.
+
+`label_channels` is the width of the "augment_label" that it adds to the batch, or None;
+`changes_conditions` says whether conditions that are images are changed along with the image.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +17,16 @@ from diffusion.ranges import demand
 Batch = dict[str, Any]
 """{"image": (B, H, W, C) float in [-1, 1], "label": (B,) int, ...}"""
 
+IMAGES = ("image", "condition", "x_0_hat")
+"""Names in a batch that are (B, H, W, channels), and belong together pixel by pixel."""
+
 
 @dataclass(frozen=True)
 class Unchanged:
     """No augmentation."""
+
+    label_channels = None
+    changes_conditions = True
 
     def __call__(self, key: Key[Array, ""], batch: Batch) -> Batch:
         return batch
@@ -24,13 +34,19 @@ class Unchanged:
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirrors each image left to right with probability 1/2."""
+    """Mirrors each image, with its conditions, left to right with probability 1/2."""
+
+    label_channels = None
+    changes_conditions = True
 
     def __call__(self, key: Key[Array, ""], batch: Batch) -> Batch:
-        image = batch["image"]
-        mirrored = jax.random.bernoulli(key, shape=image.shape[:1])
-        flipped = jnp.where(mirrored[:, None, None, None], image[:, :, ::-1, :], image)
-        return {**batch, "image": flipped}
+        mirrored = jax.random.bernoulli(key, shape=batch["image"].shape[:1])
+        flipped = {
+            name: jnp.where(mirrored[:, None, None, None], values[:, :, ::-1, :], values)
+            for name, values in batch.items()
+            if name in IMAGES
+        }
+        return batch | flipped
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,8 @@ class NonLeaky:
     """
 
     rate: float = 0.12
+    label_channels = 9
+    changes_conditions = False
 
     def __post_init__(self):
         demand("[0, 1]", rate=self.rate)

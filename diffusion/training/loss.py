@@ -37,17 +37,20 @@ class EDMWeighting:
     """(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 on x_0; with the EDM target it is `Simple`.
 
     Attributes:
-      sigma_data: standard deviation of the images in [-1, 1]; > 0.
+      sigma_data: standard deviation of the images in [-1, 1], > 0; None is that of the recipe's
+        preconditioning, and 0.5 elsewhere.
     Source: Karras et al. 2022, arXiv:2206.00364, table 1.
     """
 
-    sigma_data: float = 0.5
+    sigma_data: float | None = None
 
     def __post_init__(self):
-        demand("(0, inf)", sigma_data=self.sigma_data)
+        if self.sigma_data is not None:
+            demand("(0, inf)", sigma_data=self.sigma_data)
 
     def __call__(self, sigma: Float[Array, "B"], c_out: Float[Array, "B"]) -> Float[Array, "B"]:
-        return (c_out**2) * (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+        sigma_data = 0.5 if self.sigma_data is None else self.sigma_data
+        return (c_out**2) * (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ Weighting = Simple | EDMWeighting | MinSNR | P2 | Sigmoid
 
 
 @dataclass(frozen=True)
-class Certain:
+class NoUncertainty:
     """Losses as they are."""
 
     def init(self) -> dict[str, Array]:
@@ -173,7 +176,7 @@ class Uncertainty:
         return loss / jnp.exp(u) + u
 
 
-Balance = Certain | Uncertainty
+LossUncertainty = NoUncertainty | Uncertainty
 
 
 def loss(

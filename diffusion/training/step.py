@@ -12,16 +12,17 @@ from jaxtyping import Array, Float, Int, Key
 
 from diffusion.denoiser import Network, Preconditioning
 from diffusion.noise.distributions import Noise
+from diffusion.pixels import from_pixels
 from diffusion.training.augment import Augment, Batch, Unchanged
 from diffusion.training.clipping import global_norm
 from diffusion.training.coupling import Coupling, Independent
 from diffusion.training.ema import Average
-from diffusion.training.loss import Balance, Certain, Simple, loss
+from diffusion.training.loss import LossUncertainty, NoUncertainty, Simple, loss
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["step", "params", "opt_state", "ema", "balance"],
+    data_fields=["step", "params", "opt_state", "ema", "uncertainty"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -33,14 +34,14 @@ class TrainState:
       params: the weights.
       opt_state: optax's state.
       ema: averaged weights, from which to sample; `ema.choose` where there are several.
-      balance: what the loss itself has learned, see `Uncertainty`.
+      uncertainty: what the loss itself has learned, see `Uncertainty`.
     """
 
     step: Any
     params: Any
     opt_state: Any
     ema: Any
-    balance: Any
+    uncertainty: Any
 
     @classmethod
     def create(
@@ -48,10 +49,10 @@ class TrainState:
         params: Any,
         optimizer: optax.GradientTransformation,
         ema: Average,
-        balance: Balance = Certain(),  # noqa: B008 (frozen)
+        uncertainty: LossUncertainty = NoUncertainty(),  # noqa: B008 (frozen)
     ) -> "TrainState":
         """The state before the first step."""
-        learned = balance.init()
+        learned = uncertainty.init()
         opt_state = optimizer.init((params, learned))
         return cls(jnp.zeros((), jnp.int32), params, opt_state, ema.init(params), learned)
 
@@ -76,11 +77,12 @@ def make_train_step(
     ema: Average,
     *,
     weighting: Callable[[Array, Array], Array] = Simple(),  # noqa: B008 (frozen)
-    balance: Balance = Certain(),  # noqa: B008 (frozen)
+    uncertainty: LossUncertainty = NoUncertainty(),  # noqa: B008 (frozen)
     coupling: Coupling = Independent(),  # noqa: B008 (frozen)
     label_dropout: float = 0.0,
     augment: Augment = Unchanged(),  # noqa: B008 (frozen)
     accumulate: int = 1,
+    project: Callable[[Any], Any] | None = None,
 ) -> TrainStep:
     """Makes `train_step(state, batch, key) -> (state, metrics)`, jitted.
 
@@ -98,18 +100,19 @@ def make_train_step(
       optimizer: an optax transformation; it may use `grad_norm`, as `clip_by_grad_norm` does.
       ema: average of the weights.
       weighting: factor of the loss by noise level.
-      balance: what is learned about the loss by noise level; the state must be made with it.
+      uncertainty: what is learned about the loss by noise level; the state must be made with it.
       coupling: which noise goes with which image.
       label_dropout: share of labels replaced by the null class, in [0, 1]; what classifier-free
         guidance needs.
       augment: `augment(key, batch) -> batch`.
       accumulate: parts into which the batch is cut, one computed after the other, to save memory;
         but for dropout the gradient is that of the whole batch.
+      project: project(params) -> params, applied after each update, as EDM2's weight normalisation.
     Returns:
-      train_step; metrics are float32: "loss" (weighted, not balanced, so that runs can be
-      compared), "grad_norm" (before any clipping), "weight_norm" (after the step), "skipped" (1
-      where the step was not finite), and "level_sums" and "level_counts", the losses by noise
-      level between `LEVELS`.
+      train_step; metrics are float32: "loss" (weighted, without the learned uncertainty, so
+      that runs can be compared), "grad_norm" (before any clipping), "weight_norm" (after the step),
+      "skipped" (1 where the step was not finite), and "level_sums" and "level_counts", the losses
+      by noise level between `LEVELS`.
     """
 
     def mean_loss(
@@ -127,7 +130,7 @@ def make_train_step(
             dropout_key=dropout_key,
             **part["cond"],
         )
-        return balance(learned, part["sigma"], losses).mean(), losses
+        return uncertainty(learned, part["sigma"], losses).mean(), losses
 
     differentiate = jax.grad(mean_loss, has_aux=True)
 
@@ -170,21 +173,22 @@ def make_train_step(
     ) -> tuple[TrainState, dict[str, Array]]:
         *draw_keys, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 5)
         whole = draw(batch, draw_keys)
-        grads, losses = gradient((state.params, state.balance), whole, dropout_key)
+        grads, losses = gradient((state.params, state.uncertainty), whole, dropout_key)
         grad_norm = global_norm(grads)
         is_fine = jnp.isfinite(losses.mean() + grad_norm)
 
         def advanced(state: TrainState) -> TrainState:
-            learning = (state.params, state.balance)
+            learning = (state.params, state.uncertainty)
             updates, opt_state = optax.with_extra_args_support(optimizer).update(
                 grads, state.opt_state, learning, grad_norm=grad_norm
             )
             params, learned = cast(Any, optax.apply_updates(learning, updates))
+            params = params if project is None else project(params)
             average = ema.update(state.ema, params, state.step, losses.shape[0])
             return TrainState(state.step, params, opt_state, average, learned)
 
         state = jax.lax.cond(is_fine, advanced, lambda state: state, state)
-        weight_norm = global_norm((state.params, state.balance))
+        weight_norm = global_norm((state.params, state.uncertainty))
         level = jnp.searchsorted(jnp.array(LEVELS), whole["sigma"])
         metrics = {
             "loss": losses.mean(),
@@ -222,7 +226,7 @@ def make_train_steps(train_step: TrainStep) -> Callable[..., tuple[TrainState, d
     ) -> tuple[TrainState, dict[str, Array]]:
         def one(state: TrainState, chosen: Array) -> tuple[TrainState, dict[str, Array]]:
             batch = {name: values[chosen] for name, values in dataset.items()}
-            batch["image"] = batch["image"].astype(jnp.float32) / 127.5 - 1
+            batch["image"] = from_pixels(batch["image"])
             return train_step(state, batch, key)
 
         def advance(k: Array, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:

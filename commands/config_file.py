@@ -1,0 +1,110 @@
+"""A recipe as JSON and back: the run's config.json."""
+
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import cattrs
+from cattrs.strategies import configure_tagged_union
+
+from configs.recipe import Recipe
+from diffusion.data import AnyDataset
+from diffusion.denoiser import Preconditioning
+from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified, UniformTime
+from diffusion.noise.schedules import Schedule
+from diffusion.sampling.grids import Grid
+from diffusion.sampling.samplers import Sampler
+from diffusion.training.augment import Augment
+from diffusion.training.coupling import Coupling
+from diffusion.training.ema import Average, Averages
+from diffusion.training.loss import LossUncertainty, Weighting
+from diffusion.training.optimizers import Optimizer
+from unet_flax import Model
+from unet_flax.embeddings import LabelKind, NoiseFeatures
+from unet_flax.resample import Resampling
+
+_converter = cattrs.Converter(forbid_extra_keys=True)
+
+
+def _is_number_or_tuple(hint: Any) -> bool:
+    """Such as int | tuple[int, ...] | None, which each dataclass checks by itself."""
+    kinds = [typing.get_origin(kind) or kind for kind in typing.get_args(hint)]
+    return tuple in kinds and set(kinds) <= {int, float, tuple, type(None)}
+
+
+_converter.register_structure_hook_func(
+    _is_number_or_tuple, lambda value, hint: tuple(value) if isinstance(value, list) else value
+)
+_converter.register_structure_hook_func(
+    lambda hint: hint == Schedule | None,
+    lambda value, hint: None if value is None else _converter.structure(value, Schedule),
+)
+_converter.register_unstructure_hook_func(
+    lambda hint: hint == Schedule | None,
+    lambda value: None if value is None else _converter.unstructure(value, Schedule),
+)
+for _union in (
+    # those first that others hold
+    Schedule,
+    *(LogNormal | LogitNormal | UniformTime | Schedule, Averages, Average),
+    *(NoiseFeatures, LabelKind, Resampling, Model, AnyDataset),
+    LogNormal | LogitNormal | UniformTime | Stratified,
+    *(Preconditioning, Weighting, LossUncertainty, Coupling, Augment, Sampler, Grid, Optimizer),
+):
+    configure_tagged_union(_union, _converter, tag_name="kind")
+
+to_json: Callable[[Recipe], dict[str, Any]] = _converter.unstructure
+"""A recipe as plain JSON; each choice between kinds carries its "kind"."""
+
+
+def from_json(config: dict[str, Any]) -> Recipe:
+    """The recipe that `to_json` wrote.
+
+    Raises:
+      ValueError: names the field that is unknown or has no such value.
+    """
+    try:
+        return _converter.structure(config, Recipe)
+    except Exception as error:  # cattrs nests what it found in exception groups
+        found = "; ".join(cattrs.transform_error(error))
+        raise ValueError(f"config.json describes no recipe of this version: {found}.") from error
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"run": {"seed": 0}} to {"run.seed": 0}."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+MAY_CHANGE = (
+    "run.num_steps",
+    "run.log_every_steps",
+    "run.save_every_steps",
+    "run.sample_every_steps",
+    "run.num_samples",
+    "run.keep_checkpoints",
+    "run.keep_every_steps",
+    "run.max_skipped_steps",
+    "run.steps_per_dispatch",
+    "run.tracker",
+    "data.path",
+    "data.manual_dir",
+    "mesh.",
+    "sampling.",
+)
+"""Fields that may differ when a run is resumed: they change no weight, or only its rounding."""
+
+
+def differences(stored: Recipe, wanted: Recipe) -> list[str]:
+    """Fields in which two recipes contradict each other, as "field: stored, wanted"."""
+    old, new = (flatten(to_json(recipe.resolved())) for recipe in (stored, wanted))
+    return [
+        f"{name.replace('_', '-')} {old.get(name)} there, {new.get(name)} here"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and not name.startswith(MAY_CHANGE)
+    ]

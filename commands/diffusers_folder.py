@@ -1,0 +1,79 @@
+"""A diffusers folder as something to sample from: its U-Net, and its scheduler's method."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffusion as dm
+import unet_flax
+from configs.recipe import Sampling
+from diffusion.denoiser import Network, Preconditioning
+from diffusion.run import checkpoint
+
+DEFAULTS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "prediction_type": "epsilon",
+    "variance_type": "fixed_small",
+    "clip_sample": True,
+    "trained_betas": None,
+}
+"""What diffusers' DDPMScheduler takes where scheduler_config.json is silent."""
+
+PREDICTIONS = {"epsilon": dm.Eps, "v_prediction": dm.V, "sample": dm.X0}
+
+
+class Found(NamedTuple):
+    """What a folder holds."""
+
+    model: unet_flax.Model
+    preconditioning: Preconditioning
+    sampling: Sampling
+    network: Network
+    params: Any
+
+
+def is_one(folder: Path) -> bool:
+    """Whether the folder is one of diffusers, a pipeline's or a model's."""
+    is_pipeline = (folder / "model_index.json").is_file()
+    return is_pipeline or "_class_name" in checkpoint.read_config(folder)
+
+
+def read(folder: Path) -> Found:
+    """Reads network and scheduler.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: what is there is damaged, or cannot be expressed here.
+    """
+    path = folder / "scheduler" / "scheduler_config.json"
+    values = DEFAULTS | (json.loads(path.read_text()) if path.is_file() else {})
+    for name, allowed in {
+        "beta_schedule": ("linear",),
+        "prediction_type": tuple(PREDICTIONS),
+        "variance_type": ("fixed_small", "fixed_large"),
+        "trained_betas": (None,),
+    }.items():
+        if values[name] not in allowed:
+            raise ValueError(
+                f"{path}: {name}={values[name]!r} cannot be sampled from here; "
+                f"{' or '.join(map(repr, allowed))} can."
+            )
+    unet = unet_flax.load_diffusers(folder)
+    if isinstance(unet.config.noise_features, unet_flax.Fourier):
+        raise ValueError(
+            f"{folder}: time_embedding_type='fourier' (a VE network) cannot be sampled from here; "
+            "'positional' can. unet_flax.load_diffusers reads it."
+        )
+    schedule = dm.VPLinear(values["num_train_timesteps"], values["beta_start"], values["beta_end"])
+    sampling = Sampling(
+        sampler=dm.Ancestral(interpolation=float(values["variance_type"] == "fixed_large")),
+        grid=dm.VPTimesteps(schedule),
+        num_steps=schedule.num_timesteps,
+        clip_x_0=values["clip_sample"],
+    )
+    network, params = unet_flax.functional(unet)
+    prediction = PREDICTIONS[values["prediction_type"]]
+    return Found(unet.config, prediction(schedule), sampling, network, params)

@@ -1,0 +1,124 @@
+"""Drawing images from a pipeline, on all devices."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int, UInt8
+from tqdm import tqdm
+
+import diffusion as dm
+from commands.edits import Edit
+from commands.pipeline import Pipeline, noise_and_keys
+from diffusion import sharding
+from diffusion.data import images
+from diffusion.pixels import to_pixels
+from diffusion.run import hosts
+
+
+def draw(
+    pipeline: Pipeline,
+    labels: Int[np.ndarray, "N"],
+    *,
+    seed: int,
+    chunk_size: int = 64,
+    edit: Edit = Edit(),  # noqa: B008 (frozen)
+) -> UInt8[np.ndarray, "N H W C"]:
+    """Draws an image for each label, chunk by chunk, each shared out among all devices.
+
+    An image is a function of (seed, its index, its label): chunks change nothing but memory.
+
+    Args:
+      labels: class of each image, -1 for none.
+      edit: what a given image changes about drawing.
+    Raises:
+      FloatingPointError: an image is not finite.
+    """
+    sampler = edit.sampler(pipeline.sampling.sampler)
+    devices = pipeline.mesh.size
+    chunk_size = math.ceil(min(chunk_size, len(labels)) / devices) * devices
+    firsts = range(0, len(labels), chunk_size)
+    pixels = []
+    for first in tqdm(firsts, "sampling", leave=False, disable=None if hosts.is_main() else True):
+        # padding keeps the last chunk's shape, so that nothing is compiled again
+        index = np.minimum(np.arange(first, first + chunk_size), len(labels) - 1)
+        x_0 = hosts.fetch(_run(sampler, pipeline, labels[index], index, seed, edit))
+        if not np.isfinite(x_0).all():
+            raise FloatingPointError("samples are nan or inf; try less guidance or more steps.")
+        pixels.append(to_pixels(x_0))
+    return np.concatenate(pixels)[: len(labels)]
+
+
+def film(
+    pipeline: Pipeline,
+    labels: Int[np.ndarray, "N"],
+    *,
+    seed: int,
+    edit: Edit,
+    num_frames: int = 40,
+) -> list[UInt8[np.ndarray, "height width C"]]:
+    """Grids of x_t from noise to images, each scaled to be visible: x_t / sqrt(1 + sigma^2)."""
+    sampler = edit.sampler(pipeline.sampling.sampler)
+    devices = pipeline.mesh.size
+    index = np.minimum(np.arange(math.ceil(len(labels) / devices) * devices), len(labels) - 1)
+    steps = partial(dm.trajectory, sampler, num_frames=num_frames)
+    xs, sigmas = _run(steps, pipeline, labels[index], index, seed, edit)
+    xs, sigmas = hosts.fetch(xs), jax.device_get(sigmas)
+    xs = xs[:, : len(labels)] / np.sqrt(1 + sigmas**2)[:, None, None, None, None]
+    return [images.grid(to_pixels(x)) for x in xs]
+
+
+def _run(
+    sampler: Callable,
+    pipeline: Pipeline,
+    labels: Int[np.ndarray, "N"],
+    index: Int[np.ndarray, "N"],
+    seed: int,
+    edit: Edit,
+) -> Any:
+    """What the sampler returns for the images of these numbers."""
+    sampling = pipeline.sampling
+    batch = {"index": index, "label": labels, **pipeline.conditions_of(index)}
+    batch = sharding.shard_batch(pipeline.mesh, batch)
+    eps, sampler_keys = noise_and_keys(
+        jax.random.key(seed), batch.pop("index"), pipeline.model.image_shape
+    )
+    denoise = edit.denoise(pipeline.denoiser(**batch))
+    x_T, sigmas = edit.start(denoise, eps, sampling.grid(sampling.num_steps), index)
+    return sampler(denoise, x_T, sigmas, sampler_keys)
+
+
+def labels(
+    pipeline: Pipeline, label: str | None, num_images: int, *, uses_image: bool = False
+) -> Int[np.ndarray, "N"]:
+    """The class of each image, -1 for none.
+
+    Args:
+      label: "all", "none", a class, or None: equally many of each class, or none where a given
+        image says what is drawn.
+    Raises:
+      ValueError: the network has no such class.
+    """
+    num_classes = pipeline.model.num_classes
+    if num_classes is None:
+        if label not in (None, "none"):
+            raise ValueError(f"--label {label}: this network was trained without classes.")
+        return np.full(num_images, -1, np.int32)
+    if label is None and uses_image:
+        if not pipeline.trains_null:
+            raise ValueError("this network was trained with classes; name one by --label.")
+        label = "none"
+    if label == "none":
+        if not pipeline.model.has_null:
+            raise ValueError("--label none: this network has no null class; name a class.")
+        return np.full(num_images, -1, np.int32)
+    if label is None or label == "all":
+        return (np.arange(num_images) * num_classes // num_images).astype(np.int32)
+    if not label.isdecimal() or int(label) >= num_classes:
+        raise ValueError(
+            f"--label {label} is not all, none, or a class from 0 to {num_classes - 1}."
+        )
+    return np.full(num_images, int(label), np.int32)
