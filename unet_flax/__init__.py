@@ -7,9 +7,11 @@ from unet_flax.classic import ClassicUNet, Classifier, ConvBlock, DownBlock, Enc
 from unet_flax.config import Middle, UNetConfig
 from unet_flax.cpu import tune_cpu
 from unet_flax.diffusers.unet import load_diffusers, save_diffusers
-from unet_flax.edm2 import EDM2Config, EDM2UNet, unit_kernels
+from unet_flax.edm2 import EDM2Config, EDM2UNet
 from unet_flax.embeddings import Embedding, LabelEmbedding, OneHot, Table
 from unet_flax.functional import functional
+from unet_flax.magnitude import unit_kernels
+from unet_flax.model import Model, fitted, make, module
 from unet_flax.noise_features import Fourier, Sinusoidal
 from unet_flax.noise_features import sinusoidal as sinusoidal
 from unet_flax.resample import Downsample, Pool, Residual, Resize, Strided, Upsample
@@ -30,6 +32,7 @@ __all__ = [
     "GroupNorm",
     "LabelEmbedding",
     "Middle",
+    "Model",
     "OneHot",
     "Pool",
     "ResBlock",
@@ -43,8 +46,11 @@ __all__ = [
     "UNetConfig",
     "UpBlock",
     "Upsample",
+    "fitted",
     "functional",
     "load_diffusers",
+    "make",
+    "module",
     "presets",
     "save_diffusers",
     "sinusoidal",

@@ -1,4 +1,4 @@
-"""Attention over the positions of a feature map: to each other, or to a context such as text."""
+"""Attention of the positions of a feature map to each other, or to a context such as text."""
 
 import math
 from typing import Any
@@ -18,11 +18,12 @@ class Heads(nnx.Module):
     The softmax is float32 whatever the compute type. The projection is zero at initialisation.
 
     Args:
-      channels: width of the tokens; a multiple of num_heads.
+      channels: width of the tokens; a multiple of num_heads where head_dim is None.
       source_channels: width of the source.
-      num_heads: heads of width D = channels / num_heads.
-      qk_norm: whether queries and keys are brought to unit mean square first, each head for itself
-        and with a learned scale; keeps the logits from growing.
+      num_heads: number of heads.
+      head_dim: D, width of a head, or None for channels / num_heads.
+      qk_norm: whether each head's queries and keys are normalised to unit mean square, with a
+        learned scale; keeps the logits from growing.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; qk_norm Henry et al. 2020,
       arXiv:2010.04245, by RMS norm as in Dehghani et al. 2023, arXiv:2302.05442.
     """
@@ -33,23 +34,25 @@ class Heads(nnx.Module):
         source_channels: int,
         num_heads: int,
         *,
+        head_dim: int | None = None,
         qk_norm: bool,
         dtype: DTypeLike,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        if channels % num_heads:
+        if head_dim is None and channels % num_heads:
             raise ValueError(
                 f"num_heads={num_heads} does not divide {channels} channels; "
                 "use a divisor, or head_dim."
             )
         common: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.num_heads = num_heads
-        self.query = nnx.Linear(channels, channels, kernel_init=INIT, **common)
-        self.key = nnx.Linear(source_channels, channels, kernel_init=INIT, **common)
-        self.value = nnx.Linear(source_channels, channels, kernel_init=INIT, **common)
-        self.proj = nnx.Linear(channels, channels, kernel_init=nnx.initializers.zeros, **common)
-        head_dim = channels // num_heads
+        head_dim = head_dim or channels // num_heads
+        inner = num_heads * head_dim
+        self.query = nnx.Linear(channels, inner, kernel_init=INIT, **common)
+        self.key = nnx.Linear(source_channels, inner, kernel_init=INIT, **common)
+        self.value = nnx.Linear(source_channels, inner, kernel_init=INIT, **common)
+        self.proj = nnx.Linear(inner, channels, kernel_init=nnx.initializers.zeros, **common)
         self.query_norm = nnx.RMSNorm(head_dim, **common) if qk_norm else identity
         self.key_norm = nnx.RMSNorm(head_dim, **common) if qk_norm else identity
 
@@ -67,22 +70,22 @@ class Heads(nnx.Module):
         if mask is not None:
             logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
         attended = jax.nn.softmax(logits).astype(v.dtype) @ v
-        return self.proj(attended.swapaxes(1, 2).reshape(tokens.shape))
+        return self.proj(attended.swapaxes(1, 2).reshape(*tokens.shape[:2], -1))
 
-    def _split(self, tokens: Float[Array, "B L C"]) -> Float[Array, "B heads L head_dim"]:
-        B, L, C = tokens.shape
-        return tokens.reshape(B, L, self.num_heads, C // self.num_heads).swapaxes(1, 2)
+    def _split(self, tokens: Float[Array, "B L inner"]) -> Float[Array, "B heads L head_dim"]:
+        B, L, inner = tokens.shape
+        return tokens.reshape(B, L, self.num_heads, inner // self.num_heads).swapaxes(1, 2)
 
 
 class SelfAttention(nnx.Module):
-    """Every position looks at every other: skip_scale * (x + heads(norm(x))).
+    """Every position attends to every other: skip_scale * (x + heads(norm(x))).
 
     The block starts as the identity (times skip_scale).
 
     Args:
-      channels: C of the feature map; a multiple of num_heads.
-      num_heads: heads of width C / num_heads.
-      normalised: whether the input is normalised first; it always is but in diffusers' middle.
+      channels: C of the feature map.
+      num_heads, head_dim: see `Heads`.
+      normalised: whether the input is normalised first; only diffusers' middle may leave it out.
       qk_norm: see `Heads`.
       skip_scale: 1/sqrt(2) keeps the variance of the sum.
       num_groups, norm_eps: of the normalisation.
@@ -95,6 +98,7 @@ class SelfAttention(nnx.Module):
         channels: int,
         num_heads: int = 1,
         *,
+        head_dim: int | None = None,
         normalised: bool = True,
         qk_norm: bool = False,
         skip_scale: float = 1.0,
@@ -107,7 +111,9 @@ class SelfAttention(nnx.Module):
         types: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype)
         self.skip_scale = skip_scale
         self.norm = GroupNorm(channels, num_groups, norm_eps, **types) if normalised else identity
-        self.heads = Heads(channels, channels, num_heads, qk_norm=qk_norm, rngs=rngs, **types)
+        self.heads = Heads(
+            channels, channels, num_heads, head_dim=head_dim, qk_norm=qk_norm, rngs=rngs, **types
+        )
 
     def __call__(self, x: Float[Array, "B *spatial C"]) -> Float[Array, "B *spatial C"]:
         tokens = _tokens(self.norm(x))
@@ -115,12 +121,12 @@ class SelfAttention(nnx.Module):
 
 
 class CrossAttention(nnx.Module):
-    """Every position looks at the tokens of a context, such as text: skip_scale * (x + heads(...)).
+    """Every position attends to the tokens of a context: skip_scale * (x + heads(norm(x), context)).
 
     Args:
-      channels: C of the feature map; a multiple of num_heads.
-      context_channels: D of the context.
-      num_heads, qk_norm, skip_scale, num_groups, norm_eps: as in `SelfAttention`.
+      channels: C of the feature map.
+      context_channels: D of the context, such as text.
+      num_heads, head_dim, qk_norm, skip_scale, num_groups, norm_eps: as in `SelfAttention`.
     Source: Rombach et al. 2022, arXiv:2112.10752, section 3.3; without their feed-forward layer.
     """
 
@@ -130,6 +136,7 @@ class CrossAttention(nnx.Module):
         context_channels: int,
         num_heads: int = 1,
         *,
+        head_dim: int | None = None,
         qk_norm: bool = False,
         skip_scale: float = 1.0,
         num_groups: int = 32,
@@ -142,7 +149,13 @@ class CrossAttention(nnx.Module):
         self.skip_scale = skip_scale
         self.norm = GroupNorm(channels, num_groups, norm_eps, **types)
         self.heads = Heads(
-            channels, context_channels, num_heads, qk_norm=qk_norm, rngs=rngs, **types
+            channels,
+            context_channels,
+            num_heads,
+            head_dim=head_dim,
+            qk_norm=qk_norm,
+            rngs=rngs,
+            **types,
         )
 
     def __call__(

@@ -1,6 +1,7 @@
 """The parts of which every level of the U-Net is made, in 1, 2 or 3 spatial dimensions."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,8 +15,14 @@ from unet_flax import winograd
 INIT = nnx.initializers.xavier_uniform()
 
 
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = dict(
+    silu=nnx.silu, mish=jax.nn.mish, gelu=partial(nnx.gelu, approximate=False), relu=nnx.relu
+)
+"""Activations of residual blocks, by the names that configurations use."""
+
+
 def identity(x: Array) -> Array:
-    """Stands where nothing is to be done; a named function, so that equal networks are equal."""
+    """Returns x. A named function: networks that hold it compare equal, with lambdas they do not."""
     return x
 
 
@@ -41,7 +48,7 @@ def conv(
 
 
 def over_space(v: Float[Array, "B V"], x: Float[Array, "B *spatial C"]) -> Float[Array, "B ... V"]:
-    """Gives one vector an image the rank of the images."""
+    """Broadcasts (B, V) against images: one axis of length 1 for each spatial axis."""
     return jnp.expand_dims(v, tuple(range(1, x.ndim - 1)))
 
 
@@ -138,18 +145,19 @@ def scale_shifted(norm: GroupNorm, h: Array, emb: Float[Array, "B twice"]) -> Ar
 class ResBlock(nnx.Module):
     """Two 3x3 convolutions around the embedding, added to a skip path.
 
-    h = conv_in(resample(silu(norm_in(x))))
-    h = norm_out(h + emb_proj(silu(emb)))  or, with scale_shift, norm_out(h) (1 + scale) + shift
-    y = skip_scale * (skip(resample(x)) + conv_out(dropout(silu(h))))
+    h = conv_in(resample(act(norm_in(x))))
+    h = norm_out(h + emb_proj(act(emb)))  or, with scale_shift, norm_out(h) (1 + scale) + shift
+    y = skip_scale * (skip(resample(x)) + conv_out(dropout(act(h))))
 
     The skip path is the identity, or a 1x1 convolution where the width changes.
 
     Args:
       in_channels, out_channels: width before and after.
       emb_channels: E, width of the embedding.
+      activation: act, a name of `ACTIVATIONS`.
       scale_shift: whether the embedding scales and shifts, or is added alone.
       resample: halves or doubles the images inside the block, as in BigGAN.
-      projects_skip: whether the skip path has its 1x1 convolution although the width stays.
+      projects_skip: whether the skip path has its 1x1 convolution even where the width stays.
       skip_scale: 1/sqrt(2) keeps the variance of the sum.
       dims: spatial axes.
       num_groups, norm_eps: of both normalisations.
@@ -166,6 +174,7 @@ class ResBlock(nnx.Module):
         out_channels: int,
         emb_channels: int,
         *,
+        activation: str = "silu",
         scale_shift: bool = False,
         resample: Callable[[Array], Array] = identity,
         projects_skip: bool = False,
@@ -180,6 +189,7 @@ class ResBlock(nnx.Module):
     ):
         types: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype)
         linear: dict[str, Any] = dict(kernel_init=INIT, rngs=rngs, **types)
+        self.activation = activation
         self.resample = resample
         self.embed = scale_shifted if scale_shift else shifted
         self.skip_scale = skip_scale
@@ -203,8 +213,9 @@ class ResBlock(nnx.Module):
         emb: Float[Array, "B E"],
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B *resampled out"]:
-        h = self.conv_in(self.resample(nnx.silu(self.norm_in(x))))
-        h = nnx.silu(self.embed(self.norm_out, h, self.emb_proj(nnx.silu(emb))))
+        act = ACTIVATIONS[self.activation]
+        h = self.conv_in(self.resample(act(self.norm_in(x))))
+        h = act(self.embed(self.norm_out, h, self.emb_proj(act(emb))))
         h = dropout(h, self.dropout_rate, dropout_key)
         # conv_out is zero at init: the block starts as its skip path
         return self.skip_scale * (self.skip(self.resample(x)) + self.conv_out(h))

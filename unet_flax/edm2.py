@@ -1,16 +1,16 @@
 """The magnitude-preserving U-Net of EDM2: no normalisation layers, every operation keeps unit size.
 
-Weights are used normalised, sums and concatenations are weighed so that unit variance goes in and
-comes out, and the embedding only scales. After each optimiser step bring the stored weights back to
-unit size with `unit_kernels(params)`, as the paper's training does, so that the learning rate means
-the same for ever.
+Weights are used normalised; sums and concatenations are weighted so that unit variance goes in and
+comes out; the embedding only scales. After each optimiser step, bring the stored weights back to
+unit size with `unit_kernels(params)`, as the paper's training does; otherwise they grow, and the
+effective learning rate falls.
 
 Source: Karras et al. 2023, arXiv:2312.02696, section 2 and appendix B (configuration G).
 """
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,165 +18,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from unet_flax import winograd
 from unet_flax.blocks import dropout
-from unet_flax.embeddings import check_label
-from unet_flax.noise_features import Constant
+from unet_flax.edm2_config import EDM2Config as EDM2Config
+from unet_flax.embeddings import as_int32
+from unet_flax.inputs import check_call
+from unet_flax.magnitude import MPConv, MPFourier, mp_concat, mp_silu, mp_sum, unit
 from unet_flax.resample import Double, Halve
-from unet_flax.rules import array_like, each, float_type, or_none, real, settle, whole
-
-
-@dataclass(frozen=True)
-class EDM2Config:
-    """Everything that decides the network's shape.
-
-    Attributes:
-      image_size: height and width in pixels; divisible by 2 ** (levels - 1).
-      in_channels: channels of the image, and of the output.
-      channels: width of the first level.
-      channel_mult: width of each level as a multiple of `channels`.
-      num_res_blocks: blocks in each level of the encoder; the decoder has one more.
-      attention_resolutions: sizes in pixels at which each block has attention.
-      head_dim: width of an attention head.
-      num_classes: number of class labels, or None.
-      dropout: rate in [0, 1), in training only.
-      label_balance, concat_balance, res_balance, attention_balance: share of the second of two
-        parts in a sum or concatenation, in [0, 1].
-      largest: features are clipped to [-largest, largest] after every block; finite.
-      dtype: type in which the network computes, "float32" or "bfloat16".
-    Raises:
-      ValueError: a value of another type or outside its range, or values that contradict each
-        other; one line that names the field, the value and what is allowed.
-    """
-
-    image_size: int
-    in_channels: int = 3
-    channels: int = 192
-    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
-    num_res_blocks: int = 3
-    attention_resolutions: tuple[int, ...] = (16, 8)
-    head_dim: int = 64
-    num_classes: int | None = None
-    dropout: float = 0.0
-    label_balance: float = 0.5
-    concat_balance: float = 0.5
-    res_balance: float = 0.3
-    attention_balance: float = 0.3
-    largest: float = 256.0
-    dtype: str = "float32"
-
-    def __post_init__(self):
-        size, share = whole(), real(least=0, most=1)
-        settle(self, image_size=size, in_channels=size, channels=size, channel_mult=each(size))
-        settle(self, num_res_blocks=size, attention_resolutions=each(size, least=0), head_dim=size)
-        settle(self, num_classes=or_none(size), dropout=real(least=0, below=1))
-        settle(self, label_balance=share, concat_balance=share)
-        settle(self, res_balance=share, attention_balance=share)
-        settle(self, largest=real(above=0), dtype=float_type)
-        factor = 2 ** (len(self.channel_mult) - 1)
-        if self.image_size % factor:
-            raise ValueError(
-                f"image_size={self.image_size} is not divisible by {factor} = 2**(levels - 1)."
-            )
-        if unknown := set(self.attention_resolutions) - set(self.resolutions):
-            raise ValueError(
-                f"attention_resolutions={unknown} are sizes that no level has; the levels have "
-                f"{self.resolutions}."
-            )
-        levels = zip(self.widths, self.resolutions, strict=True)
-        attending = [width for width, size in levels if size in self.attention_resolutions]
-        for width in (*attending, self.widths[-1]):  # the middle attends
-            if width % self.head_dim:
-                raise ValueError(f"head_dim={self.head_dim} does not divide the width {width}.")
-
-    @property
-    def resolutions(self) -> tuple[int, ...]:
-        """Height and width of each level, largest first."""
-        return tuple(self.image_size >> level for level in range(len(self.channel_mult)))
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of each level."""
-        return tuple(self.channels * multiple for multiple in self.channel_mult)
-
-
-def unit(x: Array, axis: int | tuple[int, ...] = -1, eps: float = 1e-4) -> Array:
-    """Brings x to unit mean square over the axes, in float32; eps guards against zero vectors."""
-    mean_square = jnp.square(x.astype(jnp.float32)).mean(axis, keepdims=True)
-    return (x / (jnp.sqrt(mean_square) + eps)).astype(x.dtype)
-
-
-def mp_silu(x: Array) -> Array:
-    """SiLU, divided by its root mean square for unit normal input."""
-    return nnx.silu(x) / 0.596
-
-
-def mp_sum(a: Array, b: Array, balance: float) -> Array:
-    """(1 - balance) a + balance b, at unit variance where both are independent and have it."""
-    return ((1 - balance) * a + balance * b) / math.hypot(1 - balance, balance)
-
-
-def mp_concat(a: Array, b: Array, balance: float) -> Array:
-    """Lays channels side by side so that both contribute by their share, not by their number."""
-    size_a, size_b = a.shape[-1], b.shape[-1]
-    scale = math.sqrt(size_a + size_b) / math.hypot(1 - balance, balance)
-    weight_a, weight_b = (1 - balance) / math.sqrt(size_a), balance / math.sqrt(size_b)
-    return jnp.concatenate([scale * weight_a * a, scale * weight_b * b], axis=-1)
-
-
-class MPConv(nnx.Module):
-    """A convolution without bias whose output channels have weights of unit size.
-
-    Args:
-      kernel_size: 3, or 1 for a matrix product on the last axis.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, rngs: nnx.Rngs):
-        shape = (kernel_size,) * (2 * (kernel_size > 1)) + (in_channels, out_channels)
-        self.kernel = nnx.Param(jax.random.normal(rngs.params(), shape))
-
-    def __call__(self, x: Float[Array, "B ... C"], gain: Array | float = 1.0) -> Array:
-        kernel = self.kernel[...]
-        inputs = tuple(range(kernel.ndim - 1))
-        fan_in = math.prod(kernel.shape[:-1])
-        kernel = (unit(kernel, inputs) * (gain / math.sqrt(fan_in))).astype(x.dtype)
-        if kernel.ndim == 2:
-            return x @ kernel
-        return winograd.convolve(x, kernel, (1, 1), "SAME", dimension_numbers=winograd.LAYOUT)
-
-
-def unit_kernels(params: Any) -> Any:
-    """Forced weight normalisation: every kernel brought back to unit size; the rest untouched.
-
-    Args:
-      params: of an EDM2UNet, as `functional` gives them.
-    Raises:
-      ValueError: there is no kernel in them.
-    Source: arXiv:2312.02696, section 2.3.
-    """
-
-    def is_kernel(path: tuple) -> bool:
-        return getattr(path[-1], "key", None) == "kernel"
-
-    if not any(is_kernel(path) for path, _ in jax.tree.leaves_with_path(params)):
-        raise ValueError("no kernel among these parameters; give what `functional` gives.")
-    return jax.tree.map_with_path(
-        lambda path, leaf: unit(leaf, tuple(range(leaf.ndim - 1))) if is_kernel(path) else leaf,
-        params,
-    )
-
-
-class MPFourier(nnx.Module):
-    """sqrt(2) cos(2 pi (w c_noise + phase)), of unit variance; w and phase drawn once."""
-
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        self.frequencies = Constant(jax.random.normal(rngs.params(), (channels,)))
-        self.phases = Constant(jax.random.uniform(rngs.params(), (channels,)))
-
-    def __call__(self, c_noise: Float[Array, "B"]) -> Float[Array, "B F"]:
-        frequencies, phases = self.frequencies[...][None, :], self.phases[...][None, :]
-        turns = c_noise.astype(jnp.float32)[:, None] * frequencies + phases
-        return jax.lax.stop_gradient(jnp.cos(2 * jnp.pi * turns) * math.sqrt(2.0))
 
 
 class Branch(nnx.Module):
@@ -270,27 +117,27 @@ class EDM2UNet(nnx.Module):
     """
 
     def __init__(self, config: EDM2Config, *, rngs: nnx.Rngs):
+        image_channels = config.image_shape[-1]  # raises where size or channels are not known yet
         self.config = config
         emb = max(config.widths)
         self.noise_features = MPFourier(config.channels, rngs=rngs)
         self.noise_proj = MPConv(config.channels, emb, 1, rngs=rngs)
         if config.num_classes is not None:
             self.label_proj = MPConv(config.num_classes, emb, 1, rngs=rngs)
-        self.conv_in = MPConv(config.in_channels + 1, config.channels, 3, rngs=rngs)
+        self.conv_in = MPConv(image_channels + 1, config.channels, 3, rngs=rngs)
 
         def block(in_channels: int, out_channels: int, **settings: Any) -> MPBlock:
             return MPBlock(config, in_channels, out_channels, emb, rngs=rngs, **settings)
 
-        levels = list(zip(config.widths, config.resolutions, strict=True))
+        levels = list(zip(config.widths, config.attends, strict=True))
         width = config.channels
         skip_widths = [width]
         self.encoder = nnx.List([])
-        for level, (level_width, resolution) in enumerate(levels):
+        for level, (level_width, attends) in enumerate(levels):
             if level > 0:
                 self.encoder.append(block(width, width, is_encoder=True, resample=Halve()))
                 skip_widths.append(width)
             for _ in range(config.num_res_blocks):
-                attends = resolution in config.attention_resolutions
                 self.encoder.append(block(width, level_width, is_encoder=True, attends=attends))
                 width = level_width
                 skip_widths.append(width)
@@ -301,17 +148,16 @@ class EDM2UNet(nnx.Module):
 
         self.decoder = nnx.List([])
         self.upsamples = nnx.List([])
-        for level_width, resolution in reversed(levels):
+        for level_width, attends in reversed(levels):
             if len(self.decoder) > 0:
                 self.upsamples.append(block(width, width, is_encoder=False, resample=Double()))
             stages = nnx.List([])
             for _ in range(config.num_res_blocks + 1):
-                attends = resolution in config.attention_resolutions
                 into = width + skip_widths.pop()
                 stages.append(block(into, level_width, is_encoder=False, attends=attends))
                 width = level_width
             self.decoder.append(stages)
-        self.conv_out = MPConv(width, config.in_channels, 3, rngs=rngs)
+        self.conv_out = MPConv(width, image_channels, 3, rngs=rngs)
         self.out_gain = nnx.Param(jnp.zeros(()))
 
     def __call__(
@@ -332,39 +178,23 @@ class EDM2UNet(nnx.Module):
         Returns:
           float32.
         Raises:
-          ValueError: where x or label do not fit the configuration.
+          ValueError: the arguments do not fit the configuration.
         """
         config = self.config
-        size = config.image_size
-        x, c_noise = array_like("x", x), array_like("c_noise", c_noise)
-        label = or_none(array_like)("label", label)
-        if x.shape[1:] != (size, size, config.in_channels):
-            raise ValueError(
-                f"images of (height, width, channels) {x.shape[1:]} do not fit this network, "
-                f"which takes {(size, size, config.in_channels)}."
-            )
-        if c_noise.shape != x.shape[:1]:
-            raise ValueError(f"c_noise of shape {c_noise.shape} is not one level an image.")
-        if label is not None and label.shape != x.shape[:1]:
-            raise ValueError(f"label of shape {label.shape} is not one class an image.")
+        check_call(config, x, c_noise, {"label": label})
         emb = self.noise_proj(self.noise_features(c_noise))
         if config.num_classes is not None:
-            check_label(label, config.num_classes, has_null=True)
-            if label is None:
-                label = jnp.full(x.shape[:1], -1, jnp.int32)
+            label = jnp.full(x.shape[:1], -1, jnp.int32) if label is None else as_int32(label)
             emb = mp_sum(emb, self._label(label), config.label_balance)
-        elif label is not None:
-            raise ValueError(
-                "label is given to a network that knows none; set num_classes in its EDM2Config."
-            )
         dtype = jnp.dtype(config.dtype)
         emb = mp_silu(emb).astype(dtype)
         counter = itertools.count()
+        call = nnx.remat(_call) if config.remat else _call
 
         def run(block: MPBlock, h: Array) -> Array:
             index = next(counter)
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-            return block(h, emb, key)
+            return call(block, h, emb, key)
 
         x = x.astype(dtype)
         h = self.conv_in(jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1))
@@ -387,3 +217,7 @@ class EDM2UNet(nnx.Module):
         one_hot = jax.nn.one_hot(label, num_classes) * math.sqrt(num_classes)
         is_known = (label >= -1) & (label < num_classes)
         return jnp.where(is_known[:, None], self.label_proj(one_hot), jnp.nan)
+
+
+def _call(block: Callable[..., Array], *args: Array | None) -> Array:
+    return block(*args)

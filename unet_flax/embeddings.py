@@ -1,7 +1,9 @@
-"""What the network is told besides images, as one vector of width E that every block is given.
+"""Noise level, class and augmentation as one vector of width E, an input of every residual block.
 
-features = noise_features(c_noise) + label and augmentation, where they enter here
-embedding = linear_out(silu(linear_in(features))) + label, where it enters here
+features = noise_features(c_noise) + label_features(label) + augment_features(augment_label)
+embedding = linear_out(silu(linear_in(features))) + label_embedding(label)
+
+A label enters in one of the two places: `OneHot` in the first line, `Table` in the second.
 """
 
 from collections.abc import Callable
@@ -19,6 +21,16 @@ from unet_flax.noise_features import NoiseFeatures, Sinusoidal
 from unet_flax.rules import flag, settle
 
 INIT = nnx.initializers.xavier_uniform()
+
+
+def as_int32(label: Int[Array, "B"]) -> Int[Array, "B"]:
+    """Labels of any integer type as int32; values beyond int32 become its largest or smallest.
+
+    In a narrow or unsigned type, comparisons and sums with -1 or num_classes wrap around.
+    """
+    own, int32 = np.iinfo(label.dtype), np.iinfo(np.int32)
+    inside = label.clip(max(own.min, int32.min), min(own.max, int32.max))
+    return jnp.asarray(inside, jnp.int32)
 
 
 class LabelEmbedding(nnx.Module):
@@ -49,6 +61,7 @@ class LabelEmbedding(nnx.Module):
         )
 
     def __call__(self, label: Int[Array, "B"]) -> Float[Array, "B E"]:
+        label = as_int32(label)
         is_class = (label >= 0) & (label < self.num_classes)
         beyond = self.num_classes + 1  # `fill` makes NaN of it, and of -1 where there is no null
         row = jnp.where(is_class, label, jnp.where(label == -1, self.num_classes, beyond))
@@ -69,19 +82,25 @@ class OneHotLabel(nnx.Module):
         self.linear = nnx.Linear(num_classes, channels, kernel_init=INIT, rngs=rngs, **types)
 
     def __call__(self, label: Int[Array, "B"]) -> Float[Array, "B F"]:
+        label = as_int32(label)
         one_hot = jax.nn.one_hot(label, self.num_classes) * np.sqrt(self.num_classes)
         is_known = (label >= -1) & (label < self.num_classes)
         return jnp.where(is_known[:, None], self.linear(one_hot), jnp.nan)
 
 
 def check_label(label: Array | None, num_classes: int, *, has_null: bool) -> None:
-    """Raises a ValueError for a label that is no class, where its values can be seen.
+    """Checks that every label is a class of the network.
 
-    Where they cannot, under jit, the embedding gives NaN.
+    Under jit the values are not known; there the embedding of a label that is no class is NaN.
+
+    Raises:
+      ValueError: a label is missing, of another type, or no class.
     """
     if label is None:
         if not has_null:
-            raise ValueError("label is missing: this network has no null class.")
+            raise ValueError(
+                "label is missing: this network has no null class; give a class for each image."
+            )
         return
     if not jnp.issubdtype(label.dtype, jnp.integer):
         raise ValueError(f"label of type {label.dtype} is no class; use whole numbers.")
@@ -98,13 +117,16 @@ def check_label(label: Array | None, num_classes: int, *, has_null: bool) -> Non
 
 
 def nothing(label: Array | None) -> float:
-    """Stands where a network is not told something; a named function, so equal networks are."""
+    """Returns 0: the embedding of an input that the network does not take.
+
+    A named function: networks that hold it compare equal, with lambdas they do not.
+    """
     return 0.0
 
 
 @dataclass(frozen=True)
 class Table:
-    """The class enters as a learned vector beside the noise embedding, as in ADM.
+    """The class is a learned vector, added to the noise embedding, as in ADM.
 
     Attributes:
       has_null: whether there is a row for the null class -1, which guidance needs.
@@ -118,21 +140,24 @@ class Table:
     def make(
         self, num_classes: int, features: int, embedding: int, **rngs_and_types: Any
     ) -> tuple[Callable, Callable]:
-        """What is added to the noise features, and what to the embedding."""
+        """Functions of the label: the summand of the noise features, and of the embedding."""
         table = LabelEmbedding(num_classes, embedding, has_null=self.has_null, **rngs_and_types)
         return nothing, table
 
 
 @dataclass(frozen=True)
 class OneHot:
-    """The class enters as a one-hot vector beside the noise features, as in EDM; -1 is zero."""
+    """The class is a one-hot vector, projected and added to the noise features, as in EDM.
+
+    The null class -1 is the zero vector.
+    """
 
     has_null = True
 
     def make(
         self, num_classes: int, features: int, embedding: int, **rngs_and_types: Any
     ) -> tuple[Callable, Callable]:
-        """What is added to the noise features, and what to the embedding."""
+        """Functions of the label: the summand of the noise features, and of the embedding."""
         return OneHotLabel(num_classes, features, **rngs_and_types), nothing
 
 
@@ -143,11 +168,11 @@ class Embedding(nnx.Module):
     """Noise level, class and augmentation as one vector of width E.
 
     Args:
-      channels: width of the noise features where they do not say themselves.
+      channels: width of the noise features where noise_features.channels is None.
       emb_channels: E.
-      noise_features: how the noise level is spread over features.
+      noise_features: features of the noise level: Sinusoidal or Fourier.
       num_classes: number of classes, or None for none.
-      label: how the class enters.
+      label: embedding of the class: Table or OneHot.
       augment_channels: width of the augmentation label, or None for none; a label of zeros
         ("not augmented") adds nothing.
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B; the augmentation label Karras et al. 2022,
