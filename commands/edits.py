@@ -14,7 +14,6 @@ from commands.pipeline import Trained
 from commands.request import is_seed
 from diffusion.data import images
 from diffusion.denoiser import Denoise
-from diffusion.editing.repaint import Repeatable
 
 
 class Edit(NamedTuple):
@@ -74,7 +73,7 @@ def edit(args: argparse.Namespace, trained: Trained, noise_of_seed: Callable[[in
         num_resample = 10 if args.num_resample is None else args.num_resample
         sampler = trained.sampling.sampler
         if num_resample != 1:
-            if not isinstance(sampler, Repeatable):
+            if sampler.has_memory or sampler.is_adaptive:
                 raise ValueError(
                     f"--mask walks each step {num_resample} times, which {type(sampler).__name__} "
                     "cannot; use --sampler ddim, ddpm, heun or dpm-2s, or --num-resample 1."
@@ -135,16 +134,13 @@ def _size(image: Array) -> str:
 def _one_step(trained: Trained) -> Any:
     """The sampler to go back with: the run's own where it can, else Heun."""
     sampler = trained.sampling.sampler
-    return sampler if isinstance(sampler, dm.Euler | dm.Heun | dm.DPMSolver2S) else dm.Heun()
+    can_invert = sampler.is_deterministic and not (sampler.has_memory or sampler.is_adaptive)
+    return sampler if can_invert else dm.Heun()
 
 
 def _check_deterministic(option: str, trained: Trained) -> None:
     sampler = trained.sampling.sampler
-    if (
-        isinstance(sampler, dm.Ancestral)
-        or getattr(sampler, "eta", 0)
-        or getattr(sampler, "churn", 0)
-    ):
+    if not sampler.is_deterministic:
         raise ValueError(
             f"{option} needs a sampler that draws no noise, such as --sampler ddim or heun."
         )
