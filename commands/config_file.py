@@ -28,21 +28,34 @@ _converter = cattrs.Converter(forbid_extra_keys=True)
 
 def _is_number_or_tuple(hint: Any) -> bool:
     """Such as int | tuple[int, ...] | None, which each dataclass checks by itself."""
-    kinds = [typing.get_origin(kind) or kind for kind in typing.get_args(hint)]
-    return tuple in kinds and set(kinds) <= {int, float, tuple, type(None)}
+    kinds = {typing.get_origin(kind) or kind for kind in typing.get_args(hint)}
+    return bool(kinds & {int, float}) and kinds <= {int, float, tuple, type(None)}
 
 
 _converter.register_structure_hook_func(
     _is_number_or_tuple, lambda value, hint: tuple(value) if isinstance(value, list) else value
 )
-_converter.register_structure_hook_func(
-    lambda hint: hint == Schedule | None,
-    lambda value, hint: None if value is None else _converter.structure(value, Schedule),
-)
-_converter.register_unstructure_hook_func(
-    lambda hint: hint == Schedule | None,
-    lambda value: None if value is None else _converter.unstructure(value, Schedule),
-)
+
+
+def _add_none_or_several(kinds: Any, hint: Any) -> None:
+    """Registers `kinds | None` or `kinds | tuple[kinds, ...]`: a dictionary is one of the kinds."""
+
+    def structure(value: Any, _: Any) -> Any:
+        if isinstance(value, dict):
+            return _converter.structure(value, kinds)
+        return value if value is None else tuple(_converter.structure(v, kinds) for v in value)
+
+    def unstructure(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [_converter.unstructure(v, kinds) for v in value]
+        return value if value is None else _converter.unstructure(value, kinds)
+
+    _converter.register_structure_hook_func(lambda found: found == hint, structure)
+    _converter.register_unstructure_hook_func(lambda found: found == hint, unstructure)
+
+
+_add_none_or_several(Schedule, Schedule | None)
+_add_none_or_several(Resampling, Resampling | tuple[Resampling, ...])
 for _union in (
     # those first that others hold
     Schedule,

@@ -175,7 +175,8 @@ class Interpolate(Edit):
                 noise = dm.invert(denoise, noise, sigmas, _reversible(self.base)) / sigmas[0]
             noises.append(noise)
         weight = jnp.asarray(index / max(self.num_images - 1, 1), jnp.float32)
-        return sigmas[0] * dm.slerp(*noises, weight), sigmas
+        first, last = noises
+        return sigmas[0] * dm.slerp(first, last, weight), sigmas
 
 
 def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:

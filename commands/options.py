@@ -49,7 +49,8 @@ def add(parser: Any, owner: Any, prefix: str) -> None:
 
 
 def _holds_kinds(hint: Any) -> bool:
-    return any(dataclasses.is_dataclass(kind) for kind in typing.get_args(hint))
+    parts = typing.get_args(hint)
+    return dataclasses.is_dataclass(hint) or any(map(_holds_kinds, parts))
 
 
 def replaced(owner: Any, given: dict[str, Any], prefix: str) -> Any:

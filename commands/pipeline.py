@@ -111,10 +111,14 @@ def of_weights(
     )
 
 
+def takes_conditions(model: Model) -> bool:
+    """Whether the network takes more of an image than its class."""
+    return bool(model.inputs.keys() - {"label", "augment_label"})
+
+
 def with_conditions(pipeline: Pipeline, dataset: Dataset) -> Pipeline:
     """The pipeline with the dataset's first batch as conditions, where its network takes any."""
-    names = pipeline.model.inputs.keys() - {"label", "augment_label"}
-    if not names:
+    if not takes_conditions(pipeline.model):
         return pipeline
     batch = dataset.batch(0, 0)
     conditions = {name: values for name, values in batch.items() if name not in ("image", "label")}
@@ -146,7 +150,7 @@ def read(folder: Path, step: int | None = None, ema: str | None = None) -> Pipel
     target = sharding.placed(mesh, jax.eval_shape(recipe.ema.init, shapes))
     params, step = averages.read(folder, recipe.ema, target, step, ema)
     pipeline = of_weights(recipe, network, params, mesh, f"step {step}")
-    if pipeline.model.inputs.keys() - {"label", "augment_label"}:
+    if takes_conditions(pipeline.model):
         return with_conditions(pipeline, recipe.data.load())
     return pipeline
 

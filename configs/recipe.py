@@ -243,13 +243,13 @@ def _fitted(model: Model, data: AnyDataset, augment: Augment) -> Model:
             f"out_channels={model.output_channels}, but the images have {channels} channels; "
             "use none."
         )
-    for name in model.inputs.keys() - given.keys():
+    for name in model.inputs.keys() - given.keys() - {"context_mask"}:  # without, all tokens count
         raise ValueError(
             f"the model takes {name}, which neither the data nor the augmentation "
             f"{type(augment).__name__} gives; they give {', '.join(['image', *sorted(given)])}."
         )
     for name, shape in given.items():
-        wanted = model.inputs.get(name, shape if name == "context_mask" else None)
+        wanted = model.inputs.get(name)
         if wanted is None or len(wanted) != len(shape):
             raise ValueError(f"the data gives {name} {shape}, which the model does not take.")
         if any(w not in (None, n) for w, n in zip(wanted, shape, strict=True)):
@@ -265,7 +265,7 @@ def _fitted(model: Model, data: AnyDataset, augment: Augment) -> Model:
 def _with_sigma_data(weighting: Weighting, preconditioning: Preconditioning) -> Weighting:
     if not hasattr(weighting, "sigma_data"):
         return weighting
-    own, stated = weighting.sigma_data, getattr(preconditioning, "sigma_data", None)
+    own, stated = (getattr(part, "sigma_data", None) for part in (weighting, preconditioning))
     if own is None and stated is None:
         raise ValueError("weighting.sigma_data is open, and the preconditioning states none.")
     if None not in (own, stated) and own != stated:

@@ -5,8 +5,11 @@ this package needs no more than jax, numpy, scipy and optax.
 """
 
 from diffusion.denoiser import EDM, X0, Denoise, Denoiser, Eps, Score, V, Velocity, denoiser
-from diffusion.editing.editing import begin_from, inpaint, invert, slerp
+from diffusion.editing.inpaint import inpaint
+from diffusion.editing.interpolation import slerp
+from diffusion.editing.inversion import invert
 from diffusion.editing.repaint import RePaint
+from diffusion.editing.sdedit import begin_from
 from diffusion.editing.super_resolution import super_resolve
 from diffusion.noise.chain import VPLinear
 from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified, UniformTime
@@ -23,9 +26,11 @@ from diffusion.sampling.guidance import (
     in_interval,
 )
 from diffusion.sampling.likelihood import bits_per_dim, log_density, variational_bound
-from diffusion.sampling.loop import trajectory
+from diffusion.sampling.loop import BaseSampler, trajectory
 from diffusion.sampling.multistep import AdamsBashforth, UniPC
-from diffusion.sampling.samplers import RK45, Ancestral, Euler, Heun
+from diffusion.sampling.rk45 import RK45
+from diffusion.sampling.samplers import Ancestral, Euler, Heun
+from diffusion.sampling.step_context import StepContext, interpolate
 from diffusion.sharding import Mesh
 from diffusion.training.augment import Flip, NonLeaky, Unchanged
 from diffusion.training.coupling import Independent, MinibatchOT
@@ -52,7 +57,7 @@ __all__ = [
     "X0",
     "AdamsBashforth",
     "Ancestral",
-    "NoUncertainty",
+    "BaseSampler",
     "DPMSolver",
     "DPMSolver2S",
     "DPMSolverSDE",
@@ -74,6 +79,7 @@ __all__ = [
     "Mesh",
     "MinSNR",
     "MinibatchOT",
+    "NoUncertainty",
     "NonLeaky",
     "PowerFunction",
     "RePaint",
@@ -81,6 +87,7 @@ __all__ = [
     "Several",
     "Sigmoid",
     "Simple",
+    "StepContext",
     "Stratified",
     "SubVP",
     "TrainState",
@@ -104,6 +111,7 @@ __all__ = [
     "denoiser",
     "in_interval",
     "inpaint",
+    "interpolate",
     "invert",
     "log_density",
     "loss",

@@ -9,7 +9,7 @@ import pytest
 from oracles import mixture, oracle
 
 import diffusion as dm
-from diffusion.sampling.step import Now, phi, toward
+from diffusion.sampling.phi import phi
 
 SAMPLERS = [
     dm.Euler(),
@@ -62,6 +62,6 @@ def test_phi_functions_keep_their_digits_from_tiny_to_large_steps(k):
 
 def test_a_step_keeps_the_digits_of_the_noise_that_is_left():
     # from sigma 1e4 to 1e-3: what is left of x is 1e-7 of it
-    now = Now(jnp.int32(0), jnp.array([1e4, 1e-3]), jnp.int32(1), jax.random.key(0))
+    at = dm.StepContext(jnp.int32(0), jnp.array([1e4, 1e-3]), jnp.int32(1), jax.random.key(0))
     x, D = jnp.full((2, 3), 1.2345e4), jnp.zeros((2, 3))
-    np.testing.assert_allclose(toward(x, D, now.q, now.p), 1.2345e-3, rtol=1e-6)
+    np.testing.assert_allclose(dm.interpolate(x, D, at.q, at.p), 1.2345e-3, rtol=1e-6)

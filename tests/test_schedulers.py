@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import diffusion as dm
-from diffusion.sampling.step import Now
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +41,8 @@ def test_diffusers_schedulers_end_where_ours_do(diffusers_schedulers, name, samp
     np.testing.assert_allclose(sampler(two_values, x_T, sigmas, jax.random.key(0)), x_0, atol=1e-4)
 
 
-class Given(Now):
-    """A place in the loop whose noise is given, in place of a key."""
+class GivenNoise(dm.StepContext):
+    """A step whose noise is given in place of a key."""
 
     def noise(self, x):
         return self.key
@@ -67,10 +66,10 @@ def test_diffusers_schedulers_with_the_same_noise_end_where_ours_do(
     )
     denoise = dm.clip(two_values) if name == "ddpm_large" else two_values
     x = jnp.asarray(sigmas[0] * unit)
-    memory = sampler.method.memory(x)
+    memory = sampler.init(x)
     for step, noise in enumerate(noises):
-        now = Given(jnp.int32(step), jnp.asarray(sigmas), jnp.int32(10), jnp.asarray(noise))
-        x, memory = sampler.method.step(denoise, x, memory, now, sampler.settings)
+        at = GivenNoise(jnp.int32(step), jnp.asarray(sigmas), jnp.int32(10), jnp.asarray(noise))
+        x, memory = sampler.step(denoise, x, memory, at)
     np.testing.assert_allclose(x, x_0, atol=1e-4)
 
 

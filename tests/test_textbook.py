@@ -7,7 +7,7 @@ import pytest
 from oracles import MEAN, STD, oracle
 
 import diffusion as dm
-from diffusion.sampling.step import unit_noise
+from diffusion.sampling.unit_noise import unit_noise
 
 
 def eps_network(params, x, c_noise, **cond):

@@ -1,9 +1,6 @@
-"""RePaint: a sampler that goes back up on its way, so that new parts come to fit known ones."""
+"""RePaint: a sampler that repeats steps, so that a redrawn part comes to fit the known one."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,86 +8,69 @@ import numpy as np
 from jaxtyping import Array
 
 from diffusion.ranges import demand
-from diffusion.sampling.dpm import DPMSolver2S
-from diffusion.sampling.loop import Method, OnGrid
-from diffusion.sampling.samplers import RK45, Ancestral, Euler, Heun, Sampler
-from diffusion.sampling.step import Now
-
-Repeatable = Euler | Ancestral | Heun | DPMSolver2S
-"""Samplers that remember nothing from step to step, and so can walk one again."""
+from diffusion.sampling.loop import BaseSampler
+from diffusion.sampling.samplers import Ancestral
 
 
 @dataclass(frozen=True)
-class RePaint(OnGrid):
-    """Goes back up and down again on the way, so that what is new comes to fit what is known.
+class RePaint(BaseSampler):
+    """Runs every `jump_length` steps of a sampler `num_resample` times, adding noise in between.
 
-    Each stretch of `jump_length` steps is walked `num_resample` times; going up adds fresh noise.
+    x_t at sigma goes back to a higher sigma by x_t + sqrt(sigma_higher^2 - sigma^2) z
 
     Attributes:
-      sampler: that walks down; one that remembers nothing from step to step.
-      num_resample: r, how often each stretch is walked; 1 is the sampler alone.
-      jump_length: j, steps of a stretch.
+      sampler: one that has no memory and is not adaptive, such as `Ancestral` or `Heun`.
+      num_resample: r, how often each stretch of steps is run; 1 is the sampler alone.
+      jump_length: j, number of steps of a stretch.
     Source: Lugmayr et al. 2022, arXiv:2201.09865, Algorithm 1 and section 4.2. Deviation: stretches
-      are counted from the noise, and the way up is one jump.
+      are counted from the noise, and the noise of a jump is added at once.
     """
 
-    sampler: Sampler = Ancestral()
+    # no field is static: num_resample and jump_length change the path alone, not the compiled step
+    sampler: BaseSampler = Ancestral()
     num_resample: int = 10
     jump_length: int = 1
 
     def __post_init__(self):
-        if not isinstance(self.sampler, Repeatable):
-            why = "chooses its own" if isinstance(self.sampler, RK45) else "remembers earlier"
+        if self.sampler.is_adaptive or self.sampler.has_memory:
+            why = "is adaptive" if self.sampler.is_adaptive else "has memory of earlier steps"
             raise ValueError(
-                f"{type(self.sampler).__name__} {why} steps, and cannot walk some of them again; "
-                "use Euler, Ancestral, Heun or DPMSolver2S."
+                f"{type(self.sampler).__name__} {why}, and cannot repeat steps; use a sampler "
+                "without, such as Euler, Ancestral, Heun or DPMSolver2S."
             )
         demand("[1, inf)", num_resample=self.num_resample, jump_length=self.jump_length)
 
     @property
-    def _down(self) -> Repeatable:
-        assert isinstance(self.sampler, Repeatable)
-        return self.sampler
+    def order(self) -> int:
+        return self.sampler.order
 
     @property
-    def order(self) -> int:
-        return self._down.order
+    def is_deterministic(self) -> bool:
+        return False
 
-    def nfe(self, num_steps: int) -> int:
+    def nfe(self, num_steps: int) -> int | None:
         last_stretch = (num_steps - 1) % self.jump_length + 1
         steps_down = self.num_resample * (num_steps - last_stretch) + last_stretch
-        return self._down.nfe(steps_down)
+        return self.sampler.nfe(steps_down)
 
-    @property
-    def method(self) -> Method:
-        step = _up_and_down(self._down.method)
-        return Method(step, way=partial(_walk, self.num_resample, self.jump_length))
+    def path(self, sigmas):
+        last = len(sigmas) - 1
+        indices = [0]
+        for start in range(0, last, self.jump_length):
+            end = min(start + self.jump_length, last)
+            stretch = range(start + 1, end + 1)
+            times = self.num_resample if end < last else 1  # the finished image stays
+            indices += ([*stretch, start] * times)[:-1]
+        return sigmas[np.array(indices)]
 
-    @property
-    def settings(self) -> tuple[float, ...]:
-        return self._down.settings
+    def init(self, x_T):
+        return self.sampler.init(x_T)
 
+    def step(self, denoise, x, memory, at):
+        def jump_back() -> Array:
+            return x + jnp.sqrt(at.sigma_next**2 - at.sigma**2) * at.noise(x)
 
-@cache  # one function for each way down, so that it is compiled once
-def _up_and_down(down: Method) -> Callable[..., tuple[Array, Any]]:
-    def step(denoise, x, memory, now: Now, settings):
-        def rise() -> Array:
-            return x + jnp.sqrt(now.sigma_next**2 - now.sigma**2) * now.noise(x)
+        def denoise_step() -> Array:
+            return self.sampler.step(denoise, x, memory, at)[0]
 
-        def fall() -> Array:
-            return down.step(denoise, x, memory, now, settings)[0]
-
-        return jax.lax.cond(now.sigma_next > now.sigma, rise, fall), memory
-
-    return step
-
-
-def _walk(num_resample: int, jump_length: int, sigmas: Array) -> Array:
-    last = len(sigmas) - 1
-    walked = [0]
-    for start in range(0, last, jump_length):
-        landing = min(start + jump_length, last)
-        down = range(start + 1, landing + 1)
-        times = num_resample if landing < last else 1  # never up from the finished image
-        walked += ([*down, start] * times)[:-1]
-    return sigmas[np.array(walked)]
+        return jax.lax.cond(at.sigma_next > at.sigma, jump_back, denoise_step), memory

@@ -1,7 +1,6 @@
 """Super-resolution: a large image whose pixels average to a given small one, by any denoiser."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +8,10 @@ from jaxtyping import Array, Float
 
 from diffusion.denoiser import Denoise
 from diffusion.ranges import demand
-from diffusion.sampling.guidance import Sigma, pytree
+from diffusion.sampling.guidance import Sigma
 
 
-@partial(pytree, data_fields=["denoise", "low"])
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SuperResolve:
     """See `super_resolve`."""
@@ -24,8 +23,8 @@ class SuperResolve:
         factor = x_t.shape[-2] // self.low.shape[-2]
         if tuple(factor * n for n in self.low.shape[-3:-1]) != x_t.shape[-3:-1]:
             raise ValueError(
-                f"the images are {x_t.shape[-3:-1]} (height, width), which is no whole number of "
-                f"times the given {self.low.shape[-3:-1]}."
+                f"the images are {x_t.shape[-3:-1]} (height, width), which is not a whole number "
+                f"of times the given {self.low.shape[-3:-1]}."
             )
         return with_averages(self.denoise(x_t, sigma), self.low, factor)
 
@@ -33,18 +32,18 @@ class SuperResolve:
 def super_resolve(
     denoise: Denoise, low: Float[Array, "B h w C"] | Float[Array, "h w C"]
 ) -> Denoise:
-    """Draws a large image in [-1, 1] that becomes the given small one when its pixels are averaged.
+    """Draws large images in [-1, 1] whose squares of pixels average to a given small image.
 
-    Every estimate is replaced by `with_averages` of it.
+    Each estimate is projected by `with_averages`.
 
     Args:
       low: in [-1, 1].
     Raises:
-      ValueError: low leaves [-1, 1]; at the call, where the images are no whole number of times as
-        large.
+      ValueError: low has values outside [-1, 1]; at the call, if the size of x_t is not a multiple
+        of the size of low.
     Source: Wang, Yu & Zhang 2022, arXiv:2212.00490, equation 12 (DDNM), which shifts each square of
       pixels to its average. Deviation: the result stays in [-1, 1] and keeps its averages, so that
-      writing it as pixels changes nothing.
+      conversion to pixels clips nothing.
     """
     demand("[-1, 1]", darkest=low.min(), brightest=low.max())
     return SuperResolve(denoise, jnp.asarray(low))
@@ -57,8 +56,8 @@ def with_averages(
 ) -> Float[Array, "B H W C"]:
     """The nearest image in [-1, 1] whose squares of pixels have these averages.
 
-    Nearest to clip(x), it is clip(clip(x) + t) with one shift t a square. Its average climbs with
-    t, and is that of `low` somewhere between -2 and 2: bisection finds it to the last digit.
+    The nearest image to clip(x) is clip(clip(x) + t) with one shift t for each square. Its average
+    increases with t and equals `low` for some t in [-2, 2], which bisection finds exactly.
 
     Args:
       low: the averages, in [-1, 1].
@@ -82,12 +81,12 @@ def with_averages(
 
 
 def shrunk(image: Float[Array, "*B H W C"], factor: int) -> Float[Array, "*B h w C"]:
-    """Averages squares of pixels."""
+    """The averages of squares of factor x factor pixels."""
     *batch, height, width, channels = image.shape
     parts = (height // factor, factor, width // factor, factor)
     return image.reshape(*batch, *parts, channels).mean((-4, -2))
 
 
 def enlarged(image: Float[Array, "*B h w C"], factor: int) -> Float[Array, "*B H W C"]:
-    """Repeats each pixel."""
+    """Each pixel repeated as a square of factor x factor pixels."""
     return image.repeat(factor, axis=-3).repeat(factor, axis=-2)

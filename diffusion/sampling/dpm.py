@@ -1,30 +1,31 @@
 """DPM-Solver++: the estimate is a polynomial in lambda = -ln(sigma).
 
-With h the step in lambda and q = sigma_next / sigma = exp(-h), the probability flow in
-x_t = x_0 + sigma * eps is
+With h the step in lambda and q = sigma_next / sigma = exp(-h), the probability-flow ODE in
+x_t = x_0 + sigma * eps has the solution
 
-x_next = q x + sigma_next * integral of exp(lambda) D d lambda,
+x_next = q x + sigma_next * integral of exp(lambda) D d lambda
 
-which is exact where the estimate D is a polynomial in lambda; samplers differ in the polynomial.
-The last step, to sigma = 0, returns D itself, so no noise is left.
+which is exact where the estimate D is a polynomial in lambda; the samplers differ in the
+polynomial. The last step, to sigma = 0, returns D itself, so no noise is left.
 
 Source: Lu et al. 2022, "DPM-Solver++", arXiv:2211.01095; in these terms Karras et al. 2022.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from diffusion.ranges import demand
-from diffusion.sampling.loop import Method, OnGrid
-from diffusion.sampling.step import Now, history, phi, toward, with_noise
+from diffusion.sampling.loop import BaseSampler
+from diffusion.sampling.phi import phi
+from diffusion.sampling.step_context import StepContext, interpolate
 
 
 @dataclass(frozen=True)
-class DPMSolver2S(OnGrid):
-    """DPM-Solver++ 2S: second order by one more estimate in the middle of the step, in ln(sigma).
+class DPMSolver2S(BaseSampler):
+    """DPM-Solver++ 2S: second order by a second estimate in the middle of the step, in ln(sigma).
 
     Source: Lu et al. 2022, arXiv:2211.01095, Algorithm 1 with r = 1/2. nfe = 2 * num_steps - 1.
     """
@@ -34,79 +35,71 @@ class DPMSolver2S(OnGrid):
     def nfe(self, num_steps: int) -> int:
         return 2 * num_steps - 1
 
-    @property
-    def method(self) -> Method:
-        return _DPM_2S
+    def step(self, denoise, x, memory, at):
+        D = denoise(x, at.sigma)
+        q_middle = jnp.sqrt(at.q)
 
+        def second_order() -> Array:
+            x_middle = interpolate(x, D, q_middle, at.p / (1 + q_middle))
+            D_middle = denoise(x_middle, q_middle * at.sigma)
+            return interpolate(x, D_middle, at.q, at.p)
 
-def _dpm_2s(denoise, x, memory, now: Now, settings):
-    D = denoise(x, now.sigma)
-    middle = jnp.sqrt(now.q)
-
-    def by_the_middle() -> Array:
-        x_middle = toward(x, D, middle, now.p / (1 + middle))
-        return toward(x, denoise(x_middle, middle * now.sigma), now.q, now.p)
-
-    return jax.lax.cond(now.sigma_next > 0, by_the_middle, lambda: D), memory
-
-
-_DPM_2S = Method(_dpm_2s)
+        return jax.lax.cond(at.sigma_next > 0, second_order, lambda: D), memory
 
 
 @dataclass(frozen=True)
-class DPMSolver(OnGrid):
+class DPMSolver(BaseSampler):
     """DPM-Solver++ 2M and 3M: the estimate is a line, or a parabola, in ln(sigma).
 
     Attributes:
-      order: 2 or 3; 1 is Euler (DDIM).
+      order: 2 or 3; order 1 is Euler (DDIM).
     Source: Lu et al. 2022, arXiv:2211.01095, Algorithm 2 and appendix B. nfe = num_steps.
       Deviation: in the published third-order step the second derivative of D is half of what it
-      should be, which leaves it at second order; here it is whole.
+      should be, which makes it second order; here it is whole.
     """
 
-    order: int = 2
+    order: int = field(default=2, metadata={"static": True})
 
     def __post_init__(self):
         if self.order not in (2, 3):
             raise ValueError(f"order={self.order} of DPMSolver is neither 2 nor 3.")
 
-    @property
-    def method(self) -> Method:
-        return {2: _DPM_2M, 3: _DPM_3M}[self.order]
+    def init(self, x_T):
+        return (jnp.zeros_like(x_T),) * (self.order - 1)  # the latest estimates, newest first
+
+    def step(self, denoise, x, memory, at):
+        D = denoise(x, at.sigma)
+        estimate = _line(D, memory, at) if self.order == 2 else _parabola(D, memory, at)
+        return interpolate(x, estimate, at.q, at.p), (D, *memory)[:-1]
 
 
-def _dpm_2m(denoise, x, memory, now: Now, settings):
-    (D_1,) = memory
-    D = denoise(x, now.sigma)
-    (h_1,) = now.earlier_h(1)
-    slope = jnp.where(now.order(2) == 2, now.h / (2 * h_1), 0.0)
-    return toward(x, D + slope * (D - D_1), now.q, now.p), (D,)
+def _line(D: Array, earlier: tuple[Array, ...], at: StepContext) -> Array:
+    """The mean over the step of the line through the last two estimates, to second order in h."""
+    (D_1,) = earlier
+    (h_1,) = at.earlier_h(1)
+    slope = jnp.where(at.available_order(2) == 2, at.h / (2 * h_1), 0.0)
+    return D + slope * (D - D_1)
 
 
-def _dpm_3m(denoise, x, memory, now: Now, settings):
-    D_1, D_2 = memory
-    D, h = denoise(x, now.sigma), now.h
-    h_1, h_2 = now.earlier_h(2)
-    order = now.order(3)
+def _parabola(D: Array, earlier: tuple[Array, ...], at: StepContext) -> Array:
+    """The weighted mean over the step of the parabola through the last three estimates."""
+    D_1, D_2 = earlier
+    h, (h_1, h_2), order = at.h, at.earlier_h(2), at.available_order(3)
     first, second = (D - D_1) * (h / h_1), (D_1 - D_2) * (h / h_2)
     slope = jnp.where(order == 3, first + h_1 / (h_1 + h_2) * (first - second), first)
-    bend = jnp.where(order == 3, 2 * (first - second) * h / (h_1 + h_2), 0.0)
-    # phi-functions of the exponential integrator; on the second order's step its own, simpler one
-    ahead = jnp.where(order == 3, h * phi(2, h) / now.p, 0.5) * slope
-    ahead = ahead + h * phi(3, h) / now.p * bend
-    return toward(x, jnp.where(order == 1, D, D + ahead), now.q, now.p), (D, D_1)
-
-
-_DPM_2M = Method(_dpm_2m, history(1))
-_DPM_3M = Method(_dpm_3m, history(2))
+    curvature = jnp.where(order == 3, 2 * (first - second) * h / (h_1 + h_2), 0.0)
+    # phi-functions of the exponential integrator; at order 2 the published, simpler weight 1/2
+    change = jnp.where(order == 3, h * phi(2, h) / at.p, 0.5) * slope
+    change = change + h * phi(3, h) / at.p * curvature
+    return jnp.where(order == 1, D, D + change)
 
 
 @dataclass(frozen=True)
-class DPMSolverSDE(OnGrid):
-    """DPM-Solver++ SDE 2M: the second-order step of a diffusion that adds noise as it goes.
+class DPMSolverSDE(BaseSampler):
+    """DPM-Solver++ SDE 2M: the second-order multistep for the reverse SDE, which draws noise.
 
     Attributes:
-      eta: how much noise, >= 0; 1 is the reverse SDE, 0 is DPM-Solver++ 2M.
+      eta: amount of noise, >= 0; 1 is the reverse SDE, 0 is DPM-Solver++ 2M.
     Source: Lu et al. 2022, arXiv:2211.01095, appendix (SDE-DPM-Solver++ 2M). nfe = num_steps.
     """
 
@@ -120,25 +113,14 @@ class DPMSolverSDE(OnGrid):
         return 2 if self.eta == 0 else 1
 
     @property
-    def method(self) -> Method:
-        return _DPM_SDE
+    def is_deterministic(self) -> bool:
+        return self.eta == 0
 
-    @property
-    def settings(self) -> tuple[float, ...]:
-        return (self.eta,)
+    def init(self, x_T):
+        return (jnp.zeros_like(x_T),)  # the estimate of the step before
 
-
-def _dpm_sde(denoise, x, memory, now: Now, settings):
-    (D_1,), (eta,) = memory, settings
-    D = denoise(x, now.sigma)
-    (h_1,) = now.earlier_h(1)
-    slope = jnp.where(now.order(2) == 2, now.h / (2 * h_1), 0.0)
-    kept, taken = now.q ** (1 + eta), -jnp.expm1(-(1 + eta) * now.h)
-    x = toward(x, D + slope * (D - D_1), kept, taken)
-    return with_noise(x, now.sigma_next * jnp.sqrt(-jnp.expm1(-2 * eta * now.h)), now), (D,)
-
-
-_DPM_SDE = Method(_dpm_sde, history(1))
-
-
-DPM = DPMSolver2S | DPMSolver | DPMSolverSDE
+    def step(self, denoise, x, memory, at):
+        D = denoise(x, at.sigma)
+        x_weight, D_weight = at.q ** (1 + self.eta), -jnp.expm1(-(1 + self.eta) * at.h)
+        x = interpolate(x, _line(D, memory, at), x_weight, D_weight)
+        return at.add_noise(x, at.sigma_next * jnp.sqrt(-jnp.expm1(-2 * self.eta * at.h))), (D,)

@@ -1,6 +1,6 @@
-"""Grids: the sampler's way from noise to image, `grid(num_steps) -> sigmas`.
+"""Grids: the sigmas between which a sampler steps, `grid(num_steps) -> sigmas`.
 
-num_steps + 1 values that descend and end in 0, computed in float64 and handed out as float32.
+num_steps + 1 values that descend and end in 0, computed in float64 and returned as float32.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from diffusion.ranges import demand, demand_ascent
 
 @dataclass(frozen=True)
 class Karras:
-    """A grid whose steps shrink towards the image: sigma ** (1 / rho) is evenly spaced.
+    """A grid with smaller steps at smaller sigma: sigma ** (1 / rho) is evenly spaced.
 
     Attributes:
       sigma_min, sigma_max: the last sigma before 0, and the first.
-      rho: 1 spaces evenly, larger values put more steps near the image; > 0.
+      rho: > 0; 1 spaces sigma evenly, larger values put more steps at small sigma.
     Source: Karras et al. 2022, arXiv:2206.00364, equation 5.
     """
 
@@ -38,18 +38,18 @@ class Karras:
     def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
         _check_num_steps(num_steps)
         ramp = np.linspace(0, 1, num_steps, dtype=np.float64)
-        # in units of sigma_max, whose root may be beyond all numbers
+        # in units of sigma_max: its power 1 / rho may overflow
         last = (self.sigma_min / self.sigma_max) ** (1 / self.rho)
-        return _handed_out(self, self.sigma_max * (1 + ramp * (last - 1)) ** self.rho)
+        return _as_float32(self, self.sigma_max * (1 + ramp * (last - 1)) ** self.rho)
 
 
 @dataclass(frozen=True)
 class Exponential:
-    """A grid whose steps all divide sigma by the same number: even in log-SNR.
+    """A grid that is even in ln(sigma): each step divides sigma by the same number.
 
     Attributes:
       sigma_min, sigma_max: the last sigma before 0, and the first.
-      power: 1 is even; above 1 puts more steps near the image ("polyexponential").
+      power: > 0; 1 is even, above 1 puts more steps at small sigma ("polyexponential").
     Source: Lu et al. 2022, arXiv:2206.00927, section 3.4 (uniform in lambda).
     """
 
@@ -66,17 +66,17 @@ class Exponential:
         _check_num_steps(num_steps)
         ramp = np.linspace(1, 0, num_steps, dtype=np.float64) ** self.power
         sigmas = self.sigma_min * (self.sigma_max / self.sigma_min) ** ramp
-        return _handed_out(self, sigmas)
+        return _as_float32(self, sigmas)
 
 
 @dataclass(frozen=True)
 class Even:
-    """A grid on even times of a schedule, from its sigma_max to its sigma_min.
+    """A grid at evenly spaced times of a schedule, from its sigma_max to its sigma_min.
 
     Attributes:
       schedule: sigma as a function of time; None is the recipe's, and DDPM's chain elsewhere.
-      alpha, beta: of the beta distribution whose quantiles are the times; 1 and 1 are even, both
-        below 1 put more steps at both ends.
+      alpha, beta: parameters of the beta distribution whose quantiles are the times, > 0; 1 and 1
+        space them evenly, values below 1 put more steps at the ends.
     Source: for alpha and beta Lee et al. 2024, arXiv:2407.12173 ("beta sampling", 0.6 and 0.6).
     """
 
@@ -95,21 +95,21 @@ class Even:
         with jax.enable_x64(True):
             first, last = np.asarray(schedule.time(ends), np.float64)
             sigmas = np.array(schedule.sigma(first + u * (last - first)), np.float64)
-        sigmas[0] = ends[1]  # rounding
-        return _handed_out(self, sigmas)
+        sigmas[0] = ends[1]  # exactly, without the rounding of time and back
+        return _as_float32(self, sigmas)
 
 
 @dataclass(frozen=True)
 class VPTimesteps:
-    """A grid on whole timesteps of a VP chain.
+    """A grid at integer timesteps of a VP chain.
 
     With num_steps = num_timesteps it is the whole chain, as DDPM samples it.
 
     Attributes:
-      schedule: the chain on which the network was trained; None is the recipe's, and DDPM's
+      schedule: the chain with which the network was trained; None is the recipe's, and DDPM's
         elsewhere.
-      spacing: "linspace" from the last timestep to the first, rounded; "leading" ends at the first
-        but begins below the last; "trailing" begins at the last but ends above the first.
+      spacing: "linspace" goes from the last timestep to the first; "leading" includes the first but
+        not the last; "trailing" includes the last but not the first.
     Source: Song, Meng & Ermon 2020, arXiv:2010.02502, appendix D.3; names as in Lin et al. 2023,
       arXiv:2305.08891, table 2.
     """
@@ -132,7 +132,7 @@ class VPTimesteps:
         return chain
 
     def timesteps(self, num_steps: int) -> Int[np.ndarray, "{num_steps}"]:
-        """Descending."""
+        """The timesteps, descending."""
         T = self._chain.num_timesteps
         if self.spacing == "leading":
             return np.arange(num_steps)[::-1] * (T // num_steps)
@@ -148,7 +148,7 @@ class VPTimesteps:
                 "timesteps; use fewer steps."
             )
         sigmas = self._chain.table[self.timesteps(num_steps)]
-        return _handed_out(self, sigmas)
+        return _as_float32(self, sigmas)
 
 
 def _check_num_steps(num_steps: int) -> None:
@@ -156,14 +156,14 @@ def _check_num_steps(num_steps: int) -> None:
         raise ValueError(f"num_steps={num_steps} must be 1 or more.")
 
 
-def _handed_out(grid: "Grid", sigmas: np.ndarray) -> Float[Array, "S"]:
-    """In float32, ending in 0; raises a ValueError where that cannot hold the sigmas apart."""
+def _as_float32(grid: "Grid", sigmas: np.ndarray) -> Float[Array, "S"]:
+    """The sigmas and 0 as float32; raises a ValueError where two become equal or one overflows."""
     with np.errstate(over="ignore"):
         values = np.append(sigmas, 0.0).astype(np.float32)
     if not (np.isfinite(values).all() and (values[1:] < values[:-1]).all()):
         raise ValueError(
-            f"{grid} does not descend to 0 in {len(sigmas)} steps: float32 does not hold its "
-            "sigmas apart; use fewer steps, or a spacing that is less extreme."
+            f"{grid} does not descend to 0 in {len(sigmas)} steps: two sigmas are equal in "
+            "float32, or one overflows; use fewer steps, or a less extreme spacing."
         )
     return jnp.asarray(values)
 

@@ -1,11 +1,10 @@
-"""Functions from denoise to denoise: what makes samples follow a condition, or stay in range.
+"""Guidance and clipping: functions from denoise to denoise, after which any sampler serves.
 
-Each gives a pytree, so that new scales, weights and labels compile nothing anew.
+Each returns a pytree, so that new scales, weights and labels compile nothing.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,30 +15,30 @@ from diffusion.denoiser import Denoise, Denoiser, per_image
 from diffusion.ranges import demand, demand_ascent
 
 Sigma = Float[Array, ""] | Float[Array, "B"]
-pytree = partial(jax.tree_util.register_dataclass, meta_fields=[])
+"""One sigma for the batch, or one for each image."""
 
 
-@partial(pytree, data_fields=["both", "scale", "rescale"])
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Guided:
     """See `classifier_free` and `autoguidance`."""
 
-    both: Any  # gives the pair (D of the good denoiser, D of the one to move away from)
+    pair: "SeparateCalls | BatchedCall"
     scale: Any
     rescale: Any
 
     def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
-        good, bad = self.both(x_t, sigma)
+        good, bad = self.pair(x_t, sigma)
         guided = bad + self.scale * (good - bad)
         axes = tuple(range(1, x_t.ndim))
-        ratio = good.std(axes) / (guided.std(axes) + 1e-8)  # a constant image stays as it is
+        ratio = good.std(axes) / (guided.std(axes) + 1e-8)  # a constant image has std 0
         return guided * per_image(1 + self.rescale * (ratio - 1), guided)
 
 
-@partial(pytree, data_fields=["good", "bad"])
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Apart:
-    """Two denoisers, called one after the other."""
+class SeparateCalls:
+    """The estimates of two denoisers, (D_good, D_bad), by one call of each."""
 
     good: Denoise
     bad: Denoise
@@ -48,10 +47,10 @@ class Apart:
         return self.good(x_t, sigma), self.bad(x_t, sigma)
 
 
-@partial(pytree, data_fields=["good", "bad_cond"])
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Together:
-    """One network under two conditions, called once on a batch of twice the size."""
+class BatchedCall:
+    """The same two estimates of one network under two conditions, by one call on a batch of 2 B."""
 
     good: Denoiser
     bad_cond: dict[str, Any]
@@ -61,14 +60,14 @@ class Together:
         cond = {
             name: jnp.concatenate([value, self.bad_cond[name]]) for name, value in good.cond.items()
         }
-        twice = Denoiser(good.network, good.params, good.preconditioning, cond)
+        denoise = Denoiser(good.network, good.params, good.preconditioning, cond)
         sigma = jnp.broadcast_to(sigma, x_t.shape[:1])
-        D = twice(jnp.concatenate([x_t, x_t]), jnp.concatenate([sigma, sigma]))
-        first, second = jnp.split(D, 2)
-        return first, second
+        D = denoise(jnp.concatenate([x_t, x_t]), jnp.concatenate([sigma, sigma]))  # (2 B, ...)
+        D_good, D_bad = jnp.split(D, 2)
+        return D_good, D_bad
 
 
-def _pair(good: Denoise, bad: Denoise) -> Apart | Together:
+def _pair(good: Denoise, bad: Denoise) -> SeparateCalls | BatchedCall:
     if (
         isinstance(good, Denoiser)
         and isinstance(bad, Denoiser)
@@ -77,23 +76,23 @@ def _pair(good: Denoise, bad: Denoise) -> Apart | Together:
         and good.preconditioning == bad.preconditioning
         and good.cond.keys() == bad.cond.keys()
     ):
-        return Together(good, bad.cond)
-    return Apart(good, bad)
+        return BatchedCall(good, bad.cond)
+    return SeparateCalls(good, bad)
 
 
 def classifier_free(
     cond: Denoise, uncond: Denoise, scale: float, *, rescale: float = 0.0
 ) -> Denoise:
-    """Pushes samples towards their condition: D = D_uncond + scale * (D_cond - D_uncond).
+    """Strengthens the condition: D = D_uncond + scale * (D_cond - D_uncond).
 
-    Two denoisers of the same network and weights cost one call of it.
+    If both denoisers have the same network and weights, they are evaluated in one batched call.
 
     Args:
-      cond: the denoiser that is told the condition.
-      uncond: the denoiser that is told the null class; trained along where training drops labels.
-      scale: 1 is no guidance, 0 forgets the condition.
-      rescale: in [0, 1], how far each image's standard deviation is brought back to that of D_cond,
-        against washed-out or burnt images; 0 not at all.
+      cond: the denoiser with the condition.
+      uncond: the denoiser with the null class, which a network learns if training drops labels.
+      scale: 1 is no guidance, 0 ignores the condition.
+      rescale: in [0, 1]; 1 scales each estimate to the standard deviation of D_cond, against
+        overexposed images, 0 leaves it as it is, values between interpolate.
     Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6 (their w is scale - 1); rescale Lin et
       al. 2023, arXiv:2305.08891, section 3.4.
     """
@@ -103,7 +102,7 @@ def classifier_free(
 
 
 def autoguidance(good: Denoise, bad: Denoise, scale: float) -> Denoise:
-    """Moves away from a weaker network's mistakes: D = D_bad + scale * (D_good - D_bad).
+    """Extrapolates away from a weaker network: D = D_bad + scale * (D_good - D_bad).
 
     Args:
       good: the denoiser to sample from.
@@ -115,7 +114,7 @@ def autoguidance(good: Denoise, bad: Denoise, scale: float) -> Denoise:
     return Guided(_pair(good, bad), scale, 0.0)
 
 
-@partial(pytree, data_fields=["guided", "plain", "sigma_min", "sigma_max"])
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Interval:
     """See `in_interval`."""
@@ -138,8 +137,14 @@ class Interval:
 def in_interval(
     guided: Denoise, plain: Denoise, sigma_min: float = 0.0, sigma_max: float = float("inf")
 ) -> Denoise:
-    """Guides between two noise levels only, (sigma_min, sigma_max]; elsewhere saves the cost.
+    """Guides where sigma is in (sigma_min, sigma_max] only.
 
+    If sigma is a scalar, as in samplers, only one of the two denoisers is called.
+
+    Args:
+      guided: the denoiser inside the interval.
+      plain: the denoiser outside it.
+      sigma_min, sigma_max: >= 0; sigma_max may be infinite.
     Source: Kynkaanniemi et al. 2024, arXiv:2404.07724.
     """
     demand("[0, inf)", sigma_min=sigma_min)
@@ -148,7 +153,7 @@ def in_interval(
     return Interval(guided, plain, sigma_min, sigma_max)
 
 
-@partial(pytree, data_fields=["denoise", "log_p", "scale"])
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ClassifierGuided:
     """See `classifier_guided`."""
@@ -164,11 +169,11 @@ class ClassifierGuided:
 
 
 def classifier_guided(denoise: Denoise, log_p: Callable, scale: float = 1.0) -> Denoise:
-    """Follows the gradient of any log-probability: D + scale sigma^2 grad log p(y | x_t; sigma).
+    """Adds the gradient of a log-probability: D + scale sigma^2 grad log p(y | x_t; sigma).
 
     Args:
-      log_p: log_p(x_t, sigma) -> (B,), how well each noisy image fits what is asked. As
-        `jax.tree_util.Partial(f, params)` it may have other params and compile nothing anew.
+      log_p: log_p(x_t, sigma) -> (B,), the log-probability of the condition y given each noisy
+        image. As `jax.tree_util.Partial(f, params)`, new params compile nothing.
       scale: 1 samples from the product of both distributions.
     Source: Dhariwal & Nichol 2021, arXiv:2105.05233, section 4.
     """
@@ -176,7 +181,7 @@ def classifier_guided(denoise: Denoise, log_p: Callable, scale: float = 1.0) -> 
     return ClassifierGuided(denoise, log_p, scale)
 
 
-@partial(pytree, data_fields=["denoise"])
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Clip:
     """See `clip`."""
@@ -195,7 +200,7 @@ def clip(denoise: Denoise) -> Denoise:
     return Clip(denoise)
 
 
-@partial(pytree, data_fields=["denoise", "share"])
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ClipDynamically:
     """See `clip_dynamically`."""
@@ -211,8 +216,12 @@ class ClipDynamically:
 
 
 def clip_dynamically(denoise: Denoise, share: float = 0.995) -> Denoise:
-    """Scales each estimate so that this share of its values fits [-1, 1], and clips the rest.
+    """Divides each estimate by the quantile of its absolute values, and clips it to [-1, 1].
 
+    The estimate is never scaled up: if the quantile is below 1, it is only clipped.
+
+    Args:
+      share: of the values that are not clipped; in (0, 1].
     Source: Saharia et al. 2022, arXiv:2205.11487, section 2.3 ("dynamic thresholding").
     """
     demand("(0, 1]", share=share)

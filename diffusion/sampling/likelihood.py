@@ -1,4 +1,4 @@
-"""Likelihood: how many bits a value of an image costs under the model.
+"""Likelihood: bits per dimension of images under the model.
 
 Images are pixels / 127.5 - 1, so a pixel's bin is 2 / 255 wide: a density p(x_0) of D values in
 [-1, 1] means -log2 p(x_0) / D + log2(127.5) bits per dimension.
@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from diffusion.denoiser import Denoise
 from diffusion.ranges import demand, demand_ascent
-from diffusion.sampling.loop import as_argument, check_grid
+from diffusion.sampling.loop import as_pytree, check_grid
 from diffusion.sampling.ode import integrate
-from diffusion.sampling.step import Keys, unit_noise
+from diffusion.sampling.unit_noise import Keys, check_key, unit_noise
 
 BIN = 2 / 255
 """Width of a pixel's bin in [-1, 1]."""
@@ -33,17 +33,18 @@ def bits_per_dim(
 ) -> Float[Array, "B"]:
     """Bits per dimension by the probability-flow ODE, of pixels dequantised uniformly.
 
-    An upper bound of the discrete pixels' cost, in the mean over the dequantising noise.
+    In the mean over the dequantising noise, an upper bound of -log2 p(pixels) per dimension.
 
     Args:
       pixels: 0 to 255.
-      key: of the dequantising noise and the trace's probe, one for all or one for each image.
+      key: for the dequantising noise and the probe of the trace, one or one for each image.
       sigma_min, sigma_max, tolerance: see `log_density`.
     Source: Theis et al. 2015, arXiv:1511.01844, section 3.1 (dequantisation); Song et al. 2021,
       arXiv:2011.13456, section 4.3.
     """
-    both = jax.random.split(key) if key.ndim == 0 else jax.vmap(jax.random.split)(key)
-    noise_key, probe_key = both[..., 0], both[..., 1]
+    check_key(key, pixels)
+    keys = jax.random.split(key) if key.ndim == 0 else jax.vmap(jax.random.split)(key)
+    noise_key, probe_key = keys[..., 0], keys[..., 1]
     image = jnp.asarray(pixels, jnp.float32) / 127.5 - 1
     image = image + BIN * (uniform(noise_key, image) - 0.5)
     log_p, _ = log_density(
@@ -53,7 +54,7 @@ def bits_per_dim(
 
 
 def uniform(key: Keys, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-    """Uniform draws in [0, 1), like x."""
+    """Uniform draws in [0, 1), of the shape and type of x."""
     if key.ndim == 0:
         return jax.random.uniform(key, x.shape, x.dtype)
     return jax.vmap(lambda k: jax.random.uniform(k, x.shape[1:], x.dtype))(key)
@@ -72,23 +73,24 @@ def log_density(
 
     ln p(x_0) = ln N(x_T; 0, sigma_max^2) + integral of div (x - D) / sigma d sigma
 
-    The divergence is Hutchinson's estimate with one Rademacher probe an image, fixed on the way;
-    it is exact where the values do not mix.
+    The divergence is Hutchinson's estimate with one Rademacher probe for each image, the same at
+    every sigma; it is exact if the Jacobian of D is diagonal.
 
     Args:
       image: in [-1, 1], taken to be at sigma_min.
-      key: of the probe, one for all or one for each image.
-      sigma_min, sigma_max: the ends of the way; the noise at sigma_max should hide the images.
-      tolerance: of the integrator.
+      key: for the probe, one or one for each image.
+      sigma_min, sigma_max: ends of the integral; sigma_max should be far above the images' values.
+      tolerance: of the integrator, see `integrate`.
     Returns:
-      (ln p (B,), calls of denoise); a call here is one forward and one backward pass.
+      (ln p (B,), number of calls of denoise); each is one forward and one backward pass.
     Source: Song et al. 2021, arXiv:2011.13456, section 4.3 and appendix D.2.
     """
     demand("(0, inf)", sigma_min=sigma_min, sigma_max=sigma_max)
     demand_ascent(sigma_min=sigma_min, sigma_max=sigma_max)
     demand("(0, 1)", tolerance=tolerance)
-    probe = jnp.where(uniform(key, image) < 0.5, -1.0, 1.0)
-    return _log_density(as_argument(denoise), image, probe, sigma_min, sigma_max, tolerance)
+    check_key(key, image)
+    probe = jnp.where(uniform(key, image) < 0.5, -1.0, 1.0).astype(image.dtype)
+    return _log_density(as_pytree(denoise), image, probe, sigma_min, sigma_max, tolerance)
 
 
 @jax.jit
@@ -101,7 +103,7 @@ def _log_density(denoise, image, probe, sigma_min, sigma_max, tolerance):
         trace = (pull_back(probe)[0] * probe).reshape(batch, -1).sum(1)
         return jnp.concatenate([(x - D).reshape(batch, -1), size - trace[:, None]], axis=1)
 
-    start = jnp.concatenate([image.reshape(batch, -1), jnp.zeros((batch, 1))], axis=1)
+    start = jnp.concatenate([image.reshape(batch, -1), jnp.zeros((batch, 1), image.dtype)], axis=1)
     end, calls = integrate(slope, start, jnp.log(sigma_max / sigma_min), tolerance)
     x_T, gained = end[:, :-1], end[:, -1]
     log_normal = -jnp.square(x_T / sigma_max).sum(1) / 2
@@ -109,12 +111,12 @@ def _log_density(denoise, image, probe, sigma_min, sigma_max, tolerance):
 
 
 class Bound(NamedTuple):
-    """The variational bound's parts, each (B,) in bits per dimension.
+    """The terms of the variational bound, each (B,) in bits per dimension.
 
     Attributes:
-      prior: what the noisiest image still knows.
-      steps: what the way down costs.
-      decoder: what the last estimate leaves open of the pixels.
+      prior: divergence of the noisiest image from pure noise.
+      steps: divergences of the sampler's steps from the posteriors.
+      decoder: cost of the pixels given the last noisy image.
     """
 
     prior: Float[Array, "B"]
@@ -132,26 +134,28 @@ def variational_bound(
     sigmas: Float[Array, "S"],
     key: Keys,
 ) -> Bound:
-    """Bits per dimension of `Ancestral(0.0)` as an auto-encoder, on this grid: an upper bound.
+    """Upper bound of the bits per dimension under `Ancestral(0.0)` on this grid.
 
+    prior = |x_0|^2 / (2 sigma^2) at the first sigma
     steps = sum of (1 / sigma_next^2 - 1 / sigma^2) |x_0 - D(x_t; sigma)|^2 / 2, one x_t a step
-    decoder = -ln P(pixel's bin), from N(D, sigma^2) at the last sigma above 0; the outer bins are
-    open
+    decoder = -ln P(pixel's bin) under N(D, sigma^2) at the last sigma above 0; the bins of 0 and
+    255 are open
 
     Args:
       pixels: 0 to 255.
       sigmas: the grid, ending in 0; the last sigma above 0 should be near a pixel's bin, 0.01.
-      key: of the noise, one for all or one for each image.
+      key: for the noise, one or one for each image.
     Raises:
       ValueError: the grid does not descend to 0.
     Source: Ho et al. 2020, arXiv:2006.11239, equations 5, 8 and 13; the step's cost in these terms
       as Kingma et al. 2021, arXiv:2107.00630, equation 13.
     """
     check_grid(sigmas)
+    check_key(key, pixels)
     if len(sigmas) < 3 or np.asarray(sigmas)[-1] != 0:
         raise ValueError("the bound needs a grid of two sigmas or more that ends in 0.")
     image = jnp.asarray(pixels, jnp.float32) / 127.5 - 1
-    return _bound(as_argument(denoise), image, jnp.asarray(sigmas), key)
+    return _bound(as_pytree(denoise), image, jnp.asarray(sigmas), key)
 
 
 @jax.jit
@@ -167,7 +171,7 @@ def _bound(denoise, image, sigmas, key):
         gain = (1 / sigmas[index + 1] ** 2 - 1 / sigmas[index] ** 2) / 2
         return nats + gain * jnp.square(image - estimate(index)).sum(axes)
 
-    steps = jax.lax.fori_loop(0, num_sigmas - 1, add, jnp.zeros(image.shape[:1]))
+    steps = jax.lax.fori_loop(0, num_sigmas - 1, add, jnp.zeros(image.shape[:1], image.dtype))
     prior = jnp.square(image / sigmas[0]).sum(axes) / 2
     decoder = -log_bin(image, estimate(num_sigmas - 1), sigmas[num_sigmas - 1]).sum(axes)
     return Bound(prior / bits, steps / bits, decoder / bits)
@@ -176,8 +180,8 @@ def _bound(denoise, image, sigmas, key):
 def log_bin(
     image: Float[Array, "..."], mean: Float[Array, "..."], std: Float[Array, ""]
 ) -> Float[Array, "..."]:
-    """ln of the normal probability of each pixel's bin; the bins of 0 and 255 are open outwards."""
-    # both ends on the side of the mean where the tail is thin, so that no digits cancel
+    """ln of the normal probability of each pixel's bin; the bins of 0 and 255 have no outer end."""
+    # mirrored so that both ends lie in the lower tail, where their difference loses no digits
     gap = jnp.abs(image - mean)
     is_open = jnp.abs(image) > 1 - BIN / 2
     outwards = jnp.sign(image) * (image - mean) > 0

@@ -1,14 +1,15 @@
-"""The loop that every sampler runs: a step, folded over the grid from noise to image.
+"""The base of all samplers, and the compiled loop that runs a sampler's step along a grid.
 
 The loop is compiled once for a kind of sampler, a network and a shape of images. Grids are padded
 to a common length and their number of steps is an argument, as are weights, labels, seeds, guidance
-scales and the samplers' own settings: none of them compiles anything anew. Grids of more than 1,024
-steps do, once for each 1,025 more.
+scales and the sampler's own numbers: new values compile nothing. Grids of more than 1,024 steps
+compile once for each 1,025 more.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import fields
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,101 +18,122 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from diffusion.denoiser import Denoise
-from diffusion.sampling.step import Keys, Now
+from diffusion.sampling.step_context import StepContext
+from diffusion.sampling.unit_noise import Keys, check_key
 
 GRID_LENGTH = 1025
 """Grids of up to 1,024 steps share one compiled loop; longer ones are padded to a multiple."""
 
 
-def _nothing(x_T: Array) -> tuple[()]:
-    return ()
+class BaseSampler:
+    """What all samplers share. A sampler is a frozen dataclass that states `order` and `step`.
 
-
-class Method(NamedTuple):
-    """How a sampler steps.
+    Its fields are the arguments of the compiled loop, so that new values compile nothing. A field
+    that decides what is compiled, such as an order, is marked as JAX's own dataclasses mark it:
+    `field(default=2, metadata={"static": True})`.
 
     Attributes:
-      step: step(denoise, x, memory, now, settings) -> (x, memory).
-      memory: memory(x_T) -> what a step hands to the next, such as earlier estimates.
-      way: way(sigmas) -> the sigmas in the order in which they are walked.
+      order: measured order of convergence: of the probability-flow ODE where `is_deterministic`,
+        else of the variance of the samples.
+      is_adaptive: whether the sampler chooses steps of its own; then it has no `step`.
     """
 
-    step: Callable[..., tuple[Array, Any]]
-    memory: Callable[[Array], Any] = _nothing
-    way: Callable[[Array], Array] = lambda sigmas: sigmas
+    order: Any  # an int; a class attribute, a field or a property
+    is_adaptive: bool = False
 
-
-class OnGrid:
-    """A sampler that walks a grid: by what method, and what numbers the method is set to."""
-
-    @property
-    def method(self) -> Method:
-        raise NotImplementedError
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        jax.tree_util.register_pytree_with_keys(cls, _flatten, partial(_unflatten, cls))
 
     @property
-    def settings(self) -> tuple[float, ...]:
+    def is_deterministic(self) -> bool:
+        """Whether no noise is drawn, so that the result depends on x_T alone."""
+        return True
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether a step uses the estimates of earlier steps."""
+        return bool(jax.tree.leaves(jax.eval_shape(self.init, jnp.zeros((1, 1, 1, 1)))))
+
+    def nfe(self, num_steps: int) -> int | None:
+        """Number of calls of the denoiser; None where it depends on the denoiser."""
+        return num_steps
+
+    def path(self, sigmas: Float[Array, "S"]) -> Float[Array, "P"]:
+        """The sigmas in the order in which the steps visit them: the grid itself by default."""
+        return sigmas
+
+    def init(self, x_T: Float[Array, "B ..."]) -> Any:
+        """The memory before the first step: any pytree of arrays; empty by default."""
         return ()
 
-    def nfe(self, num_steps: int) -> int:
-        """Calls of the denoiser."""
-        return num_steps
+    def step(
+        self, denoise: Denoise, x: Float[Array, "B ..."], memory: Any, at: StepContext
+    ) -> tuple[Float[Array, "B ..."], Any]:
+        """Goes from at.sigma to at.sigma_next; returns (x_next, memory)."""
+        raise NotImplementedError
 
     def __call__(
         self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
     ) -> Float[Array, "B ..."]:
-        """Goes from noise at sigmas[0] to images; see `solve`."""
-        return solve(self, denoise, x_T, sigmas, key)
+        """Goes from noise at sigmas[0] to images.
+
+        Raises:
+          ValueError: the grid does not descend, or goes below 0; a key of the wrong type or shape.
+        """
+        check_grid(sigmas)
+        check_key(key, x_T)
+        return run_along(self.path(sigmas), self, denoise, x_T, key)
 
 
-def solve(
-    sampler: OnGrid,
+def _flatten(sampler: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+    """The sampler's leaves with their names, and the values of its static fields."""
+    leaves, static = [], []
+    for field in fields(sampler):
+        value = getattr(sampler, field.name)
+        if field.metadata.get("static"):
+            static.append(value)
+        else:
+            leaves.append((jax.tree_util.GetAttrKey(field.name), value))
+    return leaves, tuple(static)
+
+
+def _unflatten(kind: Any, static: Iterable[Any], leaves: Iterable[Any]) -> Any:
+    """Inverse of `_flatten`; not by `kind(...)`, which would refuse the placeholders of JAX."""
+    sampler = object.__new__(kind)
+    static, leaves = iter(static), iter(leaves)
+    for field in fields(kind):
+        value = next(static if field.metadata.get("static") else leaves)
+        object.__setattr__(sampler, field.name, value)
+    return sampler
+
+
+def run_along(
+    path: Float[Array, "P"],
+    sampler: BaseSampler,
     denoise: Denoise,
-    x_T: Float[Array, "B ..."],
-    sigmas: Float[Array, "S"],
+    x: Float[Array, "B ..."],
     key: Keys,
 ) -> Float[Array, "B ..."]:
-    """Folds the sampler's step over the grid.
-
-    Raises:
-      ValueError: the grid does not descend, or goes below 0.
-    """
-    check_grid(sigmas)
-    sigmas = jnp.asarray(sampler.method.way(sigmas))
-    num_steps = len(sigmas) - 1
-    length = -(-len(sigmas) // GRID_LENGTH) * GRID_LENGTH
-    padded = jnp.pad(sigmas, (0, length - len(sigmas)))
-    method = sampler.method
-    return _loop(
-        method.step,
-        method.memory,
-        as_argument(denoise),
-        x_T,
-        padded,
-        jnp.int32(num_steps),
-        key,
-        sampler.settings,
-    )
+    """Runs the sampler's step from each sigma of the path to the next, up or down."""
+    path = jnp.asarray(path)
+    length = -(-len(path) // GRID_LENGTH) * GRID_LENGTH
+    padded = jnp.pad(path, (0, length - len(path)))
+    return _loop(sampler, as_pytree(denoise), x, padded, jnp.int32(len(path) - 1), key)
 
 
-@partial(jax.jit, static_argnames=("step", "memory"))
+@jax.jit
 def _loop(
-    step: Callable,
-    memory: Callable,
-    denoise: Denoise,
-    x_T: Array,
-    sigmas: Array,
-    num_steps: Array,
-    key: Keys,
-    settings: tuple[Any, ...],
+    sampler: BaseSampler, denoise: Denoise, x_T: Array, sigmas: Array, num_steps: Array, key: Keys
 ) -> Array:
     def body(index: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
-        return step(denoise, *carry, Now(index, sigmas, num_steps, key), settings)
+        return sampler.step(denoise, *carry, StepContext(index, sigmas, num_steps, key))
 
-    return jax.lax.fori_loop(0, num_steps, body, (x_T, memory(x_T)))[0]
+    return jax.lax.fori_loop(0, num_steps, body, (x_T, sampler.init(x_T)))[0]
 
 
 def trajectory(
-    sampler: Any,
+    sampler: BaseSampler,
     denoise: Denoise,
     x_T: Float[Array, "B ..."],
     sigmas: Float[Array, "S"],
@@ -119,63 +141,57 @@ def trajectory(
     *,
     num_frames: int | None = None,
 ) -> tuple[Float[Array, "F B ..."], Float[Array, "F"]]:
-    """The way from noise to image, and the sigma at which each of its frames stands.
+    """All x_t from noise to image, and the sigma of each.
 
     Compiled for each number of steps.
 
     Args:
-      sampler: any but `RK45`, whose steps differ from image to image.
-      num_frames: how many, x_T and the end among them, as evenly over the steps as can be; all by
-        default.
+      sampler: one that is not adaptive.
+      num_frames: number of x_t to return, the first and the last among them, as evenly spaced over
+        the steps as possible; all by default.
     Raises:
-      ValueError: the grid does not descend, or goes below 0; fewer than two frames; a sampler that
-        walks no grid.
+      ValueError: the grid does not descend, or goes below 0; fewer than two frames; an adaptive
+        sampler; a key of the wrong type or shape.
     """
-    if not isinstance(sampler, OnGrid):
+    if sampler.is_adaptive:
         raise ValueError(
-            f"{type(sampler).__name__} chooses its own steps for each image, so that there are no "
-            "frames; use another sampler."
+            f"{type(sampler).__name__} is adaptive: each image has steps of its own, so there is "
+            "no common trajectory; use another sampler."
         )
     check_grid(sigmas)
+    check_key(key, x_T)
     if num_frames is not None and num_frames < 2:
         raise ValueError(f"num_frames={num_frames} must be 2 or more: noise and image.")
-    way = jnp.asarray(sampler.method.way(sigmas))
-    num_frames = min(num_frames or len(way), len(way))
-    stops = jnp.asarray(np.round(np.linspace(0, len(way) - 1, num_frames)), jnp.int32)
-    method = sampler.method
-    frames = _scan(
-        method.step, method.memory, as_argument(denoise), x_T, way, stops, key, sampler.settings
-    )
-    return frames, way[stops]
+    path = jnp.asarray(sampler.path(sigmas))
+    num_frames = min(num_frames or len(path), len(path))
+    stops = jnp.asarray(np.round(np.linspace(0, len(path) - 1, num_frames)), jnp.int32)
+    frames = _scan(sampler, as_pytree(denoise), x_T, path, stops, key)
+    return frames, path[stops]
 
 
-@partial(jax.jit, static_argnames=("step", "memory"))
+@jax.jit
 def _scan(
-    step: Callable,
-    memory: Callable,
-    denoise: Denoise,
-    x_T: Array,
-    sigmas: Array,
-    stops: Array,
-    key: Keys,
-    settings: tuple[Any, ...],
+    sampler: BaseSampler, denoise: Denoise, x_T: Array, sigmas: Array, stops: Array, key: Keys
 ) -> Array:
     num_steps = jnp.int32(len(sigmas) - 1)
 
     def body(index: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
-        return step(denoise, *carry, Now(index, sigmas, num_steps, key), settings)
+        return sampler.step(denoise, *carry, StepContext(index, sigmas, num_steps, key))
 
     def to_next_stop(carry: tuple[Array, Any], ends: Array) -> tuple[tuple[Array, Any], Array]:
         carry = jax.lax.fori_loop(ends[0], ends[1], body, carry)
         return carry, carry[0]
 
     ends = jnp.stack([stops[:-1], stops[1:]], axis=1)
-    _, xs = jax.lax.scan(to_next_stop, (x_T, memory(x_T)), ends)
+    _, xs = jax.lax.scan(to_next_stop, (x_T, sampler.init(x_T)), ends)
     return jnp.concatenate([x_T[None], xs])
 
 
-def as_argument(denoise: Denoise) -> Any:
-    """The denoiser as a pytree; a plain function in it is leafless, and equal only to itself."""
+def as_pytree(denoise: Denoise) -> Any:
+    """The denoiser as an argument of a compiled function.
+
+    A plain function, alone or as a leaf, has no arrays of its own: it is part of what is compiled.
+    """
 
     def wrap(leaf: Any) -> Any:
         return jax.tree_util.Partial(leaf) if callable(leaf) else leaf
@@ -184,7 +200,10 @@ def as_argument(denoise: Denoise) -> Any:
 
 
 def check_grid(sigmas: Float[Array, "S"]) -> None:
-    """Raises a ValueError for a grid that no sampler can walk, where its values can be seen."""
+    """Raises a ValueError unless the sigmas are finite, descend and end in 0 or above.
+
+    The values of a traced grid are not known, and pass.
+    """
     if len(sigmas) < 2:
         raise ValueError(f"a grid of {len(sigmas)} sigmas has no step; it needs two or more.")
     if isinstance(sigmas, Tracer):
