@@ -114,7 +114,7 @@ class UNetConfig:
     image_size: int | tuple[int, ...] | None
     in_channels: int | None = 3
     channels: int = 128
-    channel_mult: tuple[float, ...] = (1, 2, 2, 2)
+    channel_mult: tuple[int | float, ...] = (1, 2, 2, 2)
     num_res_blocks: int | tuple[int, ...] = 2
     attention_resolutions: tuple[int, ...] = (16,)
     decoder_attention_resolutions: tuple[int, ...] | None = None
@@ -303,7 +303,9 @@ class UNetConfig:
             size = self.spatial
         return {
             **({} if self.num_classes is None else {"label": ()}),
-            **({} if self.augment_channels is None else {"augment_label": (self.augment_channels,)}),
+            **(
+                {} if self.augment_channels is None else {"augment_label": (self.augment_channels,)}
+            ),
             **({} if self.context_channels is None else {"context": (None, self.context_channels)}),
             **({} if self.context_channels is None else {"context_mask": (None,)}),
             **({"condition": (*size, self.condition_channels)} if self.condition_channels else {}),

@@ -38,7 +38,7 @@ class EDM2Config:
     image_size: int | tuple[int, ...] | None
     in_channels: int | None = 3
     channels: int = 192
-    channel_mult: tuple[float, ...] = (1, 2, 3, 4)
+    channel_mult: tuple[int | float, ...] = (1, 2, 3, 4)
     num_res_blocks: int = 3
     attention_resolutions: tuple[int, ...] = (16, 8)
     head_dim: int = 64

@@ -119,7 +119,7 @@ def check_label(label: Array | None, num_classes: int, *, has_null: bool) -> Non
 def nothing(label: Array | None) -> float:
     """Returns 0: the embedding of an input that the network does not take.
 
-    A named function: networks that hold it compare equal, with lambdas they do not.
+    A named function, since networks that hold lambdas do not compare equal.
     """
     return 0.0
 

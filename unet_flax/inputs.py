@@ -71,7 +71,9 @@ def check_call(config: Any, x: Any, c_noise: Any, given: dict[str, Any]) -> None
         raise ValueError("context_mask is given without a context; give both, or neither.")
     if context_mask is not None and not isinstance(context_mask, Tracer):
         if not np.asarray(context_mask).any(1).all():
-            raise ValueError("context_mask leaves an image no token to attend to; keep one of each.")
+            raise ValueError(
+                "context_mask leaves an image no token to attend to; keep one of each."
+            )
 
 
 def _kind(config: Any) -> str:

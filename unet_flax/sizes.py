@@ -59,7 +59,7 @@ def check_named(field: str, sizes: tuple[int, ...], resolutions: tuple[int, ...]
         )
 
 
-def _plain_multiple(value: Any) -> float:
+def _plain_multiple(value: Any) -> int | float:
     return int(value) if value == int(value) else float(value)
 
 
@@ -67,7 +67,7 @@ multiple = Rule("a finite number, above 0", real(above=0).fits, _plain_multiple)
 """Of channel_mult; whole numbers stay whole."""
 
 
-def widths(channels: int, channel_mult: tuple[float, ...]) -> tuple[int, ...]:
+def widths(channels: int, channel_mult: tuple[int | float, ...]) -> tuple[int, ...]:
     """Channels of each level.
 
     Raises:
