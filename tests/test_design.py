@@ -20,15 +20,19 @@ NETWORK_ROOMS = {
     # each may import files of the rows above it, and only those that it names
     "unet_flax/rules": ("numpy", ""),
     "unet_flax/cpu": ("jax", ""),
+    "unet_flax/mesh": ("jax jaxtyping", ""),
     "unet_flax/winograd": (JAX, ""),
     "unet_flax/functional": ("jax jaxtyping flax", ""),
     "unet_flax/sizes": ("", "unet_flax/rules"),
     "unet_flax/noise_features": (f"{JAX} flax", "unet_flax/rules"),
-    "unet_flax/embeddings": (f"{JAX} flax", "unet_flax/rules unet_flax/noise_features"),
+    "unet_flax/embeddings": (
+        f"{JAX} flax",
+        "unet_flax/rules unet_flax/mesh unet_flax/noise_features",
+    ),
     "unet_flax/inputs": ("jax numpy", "unet_flax/rules unet_flax/embeddings"),
     "unet_flax/blocks": ("jax jaxtyping flax", "unet_flax/winograd"),
     "unet_flax/attention": ("jax jaxtyping flax", "unet_flax/blocks"),
-    "unet_flax/resample": ("jax jaxtyping flax", "unet_flax/rules unet_flax/blocks"),
+    "unet_flax/resample": ("jax jaxtyping flax", "unet_flax/rules unet_flax/mesh unet_flax/blocks"),
     "unet_flax/magnitude": (
         "jax jaxtyping flax",
         "unet_flax/winograd unet_flax/noise_features",

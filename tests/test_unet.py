@@ -307,8 +307,8 @@ def test_values_of_another_kind_are_refused_where_no_type_checker_is():
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert out == [
         "channels=32.0 must be a whole number, 1 or more.",
-        "resampling='pool' must be a Strided, Pool, Resize or Residual; or a tuple, each a Strided, "
-        "Pool, Resize or Residual.",
+        "resampling='pool' must be a Strided, Pool, Resize or Residual; "
+        "or a tuple, each a Strided, Pool, Resize or Residual.",
         "noise_features='fourier' must be a Sinusoidal or Fourier.",
     ]
 

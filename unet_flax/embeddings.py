@@ -17,6 +17,7 @@ from flax import nnx
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from unet_flax.mesh import sharding_of
 from unet_flax.noise_features import NoiseFeatures, Sinusoidal
 from unet_flax.rules import flag, settle
 
@@ -65,7 +66,9 @@ class LabelEmbedding(nnx.Module):
         is_class = (label >= 0) & (label < self.num_classes)
         beyond = self.num_classes + 1  # `fill` makes NaN of it, and of -1 where there is no null
         row = jnp.where(is_class, label, jnp.where(label == -1, self.num_classes, beyond))
-        return jnp.take(self.table[...], row, axis=0, mode="fill").astype(self.dtype)
+        table = self.table[...]
+        found = table.at[row].get(mode="fill", out_sharding=sharding_of(row, table.ndim))
+        return found.astype(self.dtype)
 
 
 class OneHotLabel(nnx.Module):

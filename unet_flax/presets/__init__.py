@@ -1,10 +1,10 @@
 """The published networks, by name; each has exactly the published number of parameters."""
 
 from unet_flax.presets.adm import (
+    adm_imagenet64,
     adm_imagenet128,
     adm_imagenet256,
     adm_imagenet512,
-    adm_imagenet64,
 )
 from unet_flax.presets.ddpm import (
     ddpm_celebahq256,
