@@ -14,15 +14,57 @@ ARRAYS = f"{JAX} scipy optax"
 METHOD = "diffusion/ranges diffusion/sharding diffusion/pixels diffusion/denoiser diffusion/noise/*"
 TRAINING = "diffusion/training/*"
 NETWORKS = "unet_flax/__init__ unet_flax/*"
-ROOMS = {
-    # files: (third-party packages, files of ours besides those of the same row)
+FIELDS = "unet_flax/rules unet_flax/sizes unet_flax/embeddings unet_flax/noise_features"
+CONFIGS = "unet_flax/config unet_flax/edm2_config"
+NETWORK_ROOMS = {
+    # each may import files of the rows above it, and only those that it names
     "unet_flax/rules": ("numpy", ""),
     "unet_flax/cpu": ("jax", ""),
+    "unet_flax/mesh": ("jax jaxtyping", ""),
     "unet_flax/winograd": (JAX, ""),
-    "unet_flax/functional": (f"{JAX} flax", ""),
-    "unet_flax/diffusers/*": (f"{JAX} flax safetensors", "unet_flax/[!_]*"),
-    "unet_flax/[!_]*": (f"{JAX} flax", ""),
-    "unet_flax/__init__": ("", NETWORKS),
+    "unet_flax/functional": ("jax jaxtyping flax", ""),
+    "unet_flax/sizes": ("", "unet_flax/rules"),
+    "unet_flax/noise_features": (f"{JAX} flax", "unet_flax/rules"),
+    "unet_flax/embeddings": (
+        f"{JAX} flax",
+        "unet_flax/rules unet_flax/mesh unet_flax/noise_features",
+    ),
+    "unet_flax/inputs": ("jax numpy", "unet_flax/rules unet_flax/embeddings"),
+    "unet_flax/blocks": ("jax jaxtyping flax", "unet_flax/winograd"),
+    "unet_flax/attention": ("jax jaxtyping flax", "unet_flax/blocks"),
+    "unet_flax/resample": ("jax jaxtyping flax", "unet_flax/rules unet_flax/mesh unet_flax/blocks"),
+    "unet_flax/magnitude": (
+        "jax jaxtyping flax",
+        "unet_flax/winograd unet_flax/noise_features",
+    ),
+    "unet_flax/config": ("", f"{FIELDS} unet_flax/blocks unet_flax/resample"),
+    "unet_flax/edm2_config": ("", "unet_flax/rules unet_flax/sizes unet_flax/magnitude"),
+    "unet_flax/unet": (
+        "jax jaxtyping flax",
+        "unet_flax/config unet_flax/blocks unet_flax/attention unet_flax/embeddings "
+        "unet_flax/resample unet_flax/inputs",
+    ),
+    "unet_flax/edm2": (
+        "jax jaxtyping flax",
+        "unet_flax/edm2_config unet_flax/blocks unet_flax/magnitude unet_flax/embeddings "
+        "unet_flax/resample unet_flax/inputs",
+    ),
+    "unet_flax/classic": ("jax jaxtyping flax", "unet_flax/rules"),
+    "unet_flax/model": ("flax", f"{CONFIGS} unet_flax/unet unet_flax/edm2 unet_flax/functional"),
+    "unet_flax/presets/*": (
+        "",
+        f"{CONFIGS} unet_flax/embeddings unet_flax/noise_features unet_flax/resample",
+    ),
+    "unet_flax/diffusers/*": (
+        "jax flax safetensors",
+        f"{FIELDS} unet_flax/config unet_flax/unet unet_flax/functional unet_flax/resample",
+    ),
+    "unet_flax/__init__": ("", "unet_flax/*"),
+}
+"""The order inside unet_flax."""
+ROOMS = {
+    # files: (third-party packages, files of ours besides those of the same row)
+    **NETWORK_ROOMS,
     "diffusion/ranges": ("jax numpy", ""),
     "diffusion/sharding": ("jax numpy", ""),
     "diffusion/pixels": (JAX, ""),

@@ -35,7 +35,7 @@ from unet_flax.diffusers.unet_config import from_diffusers, to_diffusers
 from unet_flax.diffusers.unet_fields import DEFAULTS
 
 FOLDERS = Path(__file__).parent / "from_diffusers"
-NAMES = ["ddpm", "defaults", "classes", "scale_shift", "fourier"]
+NAMES = ["ddpm", "defaults", "classes", "scale_shift", "fourier", "mixed", "no_middle"]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -95,25 +95,23 @@ VALUES = {**DEFAULTS, "sample_size": 64, "block_out_channels": [32, 32, 64, 64]}
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("_class_name", "UNet2DConditionModel"),
         ("cross_attention_dim", 768),
-        ("center_input_sample", True),
-        ("mid_block_type", None),
-        ("act_fn", "gelu"),
+        ("mid_block_type", "UNetMidBlock2DCrossAttn"),
+        ("act_fn", "tanh"),
         ("resnet_time_scale_shift", "spatial"),
         ("time_embedding_type", "learned"),
         ("class_embed_type", "timestep"),
         ("class_embed_type", "identity"),
         ("downsample_padding", 2),
-        ("attn_norm_num_groups", 16),
+        ("attn_norm_num_groups", 48),
         ("sample_size", None),
-        ("sample_size", [64, 32]),
-        ("block_out_channels", [32, 48, 64, 64]),
+        ("sample_size", [64, 36]),
+        ("norm_num_groups", 24),
         ("down_block_types", ["SkipDownBlock2D"] * 4),
-        ("up_block_types", ["UpBlock2D"] * 4),
+        ("up_block_types", ["SkipUpBlock2D"] * 4),
         ("up_block_types", ["UpBlock2D"] * 3),
         ("downsample_type", "pool"),
-        ("down_block_types", ["ResnetDownsampleBlock2D", *["AttnDownBlock2D"] * 3]),
+        ("attention_head_dim", 65),
     ],
 )
 def test_what_cannot_be_expressed_is_named(field, value):

@@ -6,7 +6,8 @@ import jax
 import pytest
 from flax import nnx
 
-from unet_flax import EDM2UNet, UNet, UNetConfig, presets
+import unet_flax
+from unet_flax import presets
 
 COUNTS = [
     # Ho et al. 2020: 35.7 M and 114 M; to the parameter, diffusers' google/ddpm-cifar10-32 and
@@ -21,25 +22,33 @@ COUNTS = [
     (presets.edm_ddpmpp_cifar10(), 55_733_891),
     (presets.edm_ddpmpp_cifar10(num_classes=10), 55_735_299),
     (presets.edm_ncsnpp_cifar10(), 56_397_827),
-    # Dhariwal & Nichol 2021, table 11: 296 M and 554 M
+    (presets.edm_ffhq64_ddpmpp(), 61_805_571),
+    (presets.edm_imagenet64_adm(), 295_899_267),  # 5,187 fewer than ADM's for 3 output channels
+    # Dhariwal & Nichol 2021, table 11: 296 M, 422 M, 554 M and 559 M; to the parameter, their
+    # published networks
     (presets.adm_imagenet64(), 295_904_454),
+    (presets.adm_imagenet128(), 421_529_606),
     (presets.adm_imagenet256(), 553_838_086),
-    # Karras et al. 2023, table 6: 280 M
-    (presets.edm2_s_imagenet64(), 280_209_253),
+    (presets.adm_imagenet512(), 558_997_638),
+    # Karras et al. 2023, tables 2 and 6: 125 M, 280 M, 498 M, 777 M, 1119 M and 1523 M
+    (presets.edm2_xs(), 124_710_821),
+    (presets.edm2_s(), 280_209_253),
+    (presets.edm2_m(), 497_803_045),
+    (presets.edm2_l(), 777_492_197),
+    (presets.edm2_xl(), 1_119_276_709),
+    (presets.edm2_xxl(), 1_523_156_581),
 ]
 
 
 @pytest.mark.parametrize(("config", "count"), COUNTS)
 def test_parameter_count(config, count):
-    kind = UNet if isinstance(config, UNetConfig) else EDM2UNet
-    network = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0)))
+    network = nnx.eval_shape(lambda: unet_flax.make(config, nnx.Rngs(0)))
     parameters = nnx.state(network, nnx.Param)  # constants are no parameters
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters)) == count
 
 
 def test_every_preset_names_its_paper_and_its_count():
-    functions = [f for name, f in vars(presets).items() if name[0] != "_" and callable(f)]
-    named = [f for f in functions if f.__module__ == presets.__name__]
-    assert len(named) >= 9
-    for function in named:
-        assert "arXiv:" in function.__doc__ and "parameters" in function.__doc__
+    counts = {config: f"{count:,} parameters" for config, count in COUNTS}
+    for name in presets.__all__:
+        function = getattr(presets, name)
+        assert "arXiv:" in function.__doc__ and counts[function()] in function.__doc__

@@ -32,11 +32,21 @@ from unet_flax import (
     sinusoidal,
 )
 from unet_flax.embeddings import check_label
-from unet_flax.unet import check_call
+from unet_flax.inputs import check_call
 
 NAN, INF = math.nan, math.inf
 WHOLE = ("a whole number, 1 or more", [0, -1, 1.5, 2.0, True, "2", None, NAN])
 WHOLE_OR_NONE = ("a whole number, 1 or more; or None", [0, 1.5, 2.0, True, "2", (2,)])
+WHOLE_TUPLE = "a tuple of 2, each a whole number, 1 or more"
+SIZE = (
+    f"{WHOLE[0]}; or {WHOLE_TUPLE}; or None",
+    [0, -1, 1.5, 2.0, True, "2", NAN, (), (8,), (8, 8, 8), (8, 0), (8.0, 8), ("8", 8)],
+)
+MULTIPLES = (
+    "a tuple of 1 or more, each a finite number, above 0",
+    [2, (), (1, 0), (1.0, NAN), (True,), "12", None, ("1",), (-1, 1), (INF,)],
+)
+KINDS = "a Strided, Pool, Resize or Residual"
 WHOLES = (
     "a tuple of 1 or more, each a whole number, 1 or more",
     [2, (), (1, 0), (1.0, 2.0), (True,), "12", None, ("1",)],
@@ -54,12 +64,13 @@ TAPS = (
 
 FIELDS = {
     UNetConfig: dict(
-        image_size=WHOLE,
-        in_channels=WHOLE,
+        image_size=SIZE,
+        in_channels=WHOLE_OR_NONE,
         channels=WHOLE,
-        channel_mult=WHOLES,
+        channel_mult=MULTIPLES,
         num_res_blocks=(f"{WHOLE[0]}; or {WHOLES[0]}", [0, 1.5, True, None, (), (1, 0), "2"]),
         attention_resolutions=SIZES,
+        decoder_attention_resolutions=(f"{SIZES[0]}; or None", [4, (0,), (4.0,), (True,), "4"]),
         num_classes=WHOLE_OR_NONE,
         dropout=RATE,
         out_channels=WHOLE_OR_NONE,
@@ -69,12 +80,17 @@ FIELDS = {
         norm_eps=ABOVE_0,
         dtype=TYPE,
         param_dtype=TYPE,
+        activation=("'silu', 'mish', 'gelu' or 'relu'", ["tanh", None, 1]),
         scale_shift=FLAG,
         skip_scale=ABOVE_0,
         qk_norm=FLAG,
         decoder_attention=("'all' or 'last'", ["first", None, True]),
         middle=("a Middle", [None, True, Middle]),
-        resampling=("a Strided, Pool, Resize or Residual", [None, "pool", Strided]),
+        resampling=(
+            f"{KINDS}; or a tuple, each {KINDS}",
+            [None, "pool", Strided, (None,), ("pool",)],
+        ),
+        decoder_resampling=(f"a tuple, each {KINDS}", [None, Strided(), (None,), (Strided,)]),
         input_pyramid=(f"{TAPS[0]}; or ()", TAPS[1]),
         emb_channels=WHOLE_OR_NONE,
         noise_features=("a Sinusoidal or Fourier", [None, "fourier", Fourier]),
@@ -83,14 +99,15 @@ FIELDS = {
         condition_channels=("a whole number, 0 or more", [-1, 1.5, True, None, "1"]),
         context_channels=WHOLE_OR_NONE,
         self_conditioning=FLAG,
+        center_input=FLAG,
         dims=("a whole number from 1 to 3", [0, 4, 2.0, True, None, "2"]),
         remat=FLAG,
     ),
     EDM2Config: dict(
-        image_size=WHOLE,
-        in_channels=WHOLE,
+        image_size=SIZE,
+        in_channels=WHOLE_OR_NONE,
         channels=WHOLE,
-        channel_mult=WHOLES,
+        channel_mult=MULTIPLES,
         num_res_blocks=WHOLE,
         attention_resolutions=SIZES,
         head_dim=WHOLE,
@@ -102,8 +119,11 @@ FIELDS = {
         attention_balance=SHARE,
         largest=ABOVE_0,
         dtype=TYPE,
+        remat=FLAG,
     ),
     Middle: dict(
+        exists=FLAG,
+        attention_groups=WHOLE_OR_NONE,
         attention=FLAG,
         attention_norm=FLAG,
         skip_scale=("a finite number, above 0; or None", [0.0, -1.0, NAN, INF, True, "1"]),

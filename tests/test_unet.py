@@ -12,9 +12,9 @@ from conftest import TINY
 from flax import linen, nnx
 
 import unet_flax
-from unet_flax import Fourier, Middle, Sinusoidal, Table, UNet, UNetConfig
+from unet_flax import Fourier, Middle, Pool, Sinusoidal, Table, UNet, UNetConfig
 from unet_flax.embeddings import check_label
-from unet_flax.unet import check_call
+from unet_flax.inputs import check_call
 
 GIVEN = ("label", "augment_label", "context", "context_mask", "condition", "x_0_hat")
 
@@ -178,7 +178,7 @@ def abstract(**changes):
 @pytest.mark.parametrize(
     ("config", "told", "says"),
     [
-        ({}, {"context": (1, 2, 3)}, "context is given to a network that knows none"),
+        ({}, {"context": (1, 2, 3)}, "context is given to a network that does not take it"),
         ({}, {"condition": (1, 8, 8, 1)}, "set condition_channels"),
         ({}, {"x_0_hat": (1, 8, 8, 2)}, "set self_conditioning"),
         ({}, {"augment_label": (1, 9)}, "set augment_channels"),
@@ -235,9 +235,15 @@ def _others(variables):
         ("attention_resolutions", (5,), "levels of this network have"),
         ("num_groups", 7, "does not divide the width"),
         ("num_heads", 3, "attention heads"),
-        ("head_dim", 5, "attention heads"),
         ("num_res_blocks", (2, 2), "one for each of the 3 levels"),
-        ("head_dim", 12, "cannot be cut"),  # of 16 there would be one head, of another width
+        ("head_dim", 17, "cannot be cut"),  # 16 channels have no room for it
+        ("channel_mult", (1, 1.3, 2), "gives a level 10.4 channels for channels=8"),
+        ("channel_mult", (1, 0.01, 2), "must be a whole number, 1 or more"),
+        ("resampling", (Pool(),), "1 kinds; 3 levels need 2"),
+        ("decoder_resampling", (Pool(),) * 3, "3 kinds; 3 levels need 2"),
+        ("image_size", (32, 30), "not divisible by 4"),
+        ("decoder_attention_resolutions", (64,), "names sizes that no level has"),
+        ("middle", Middle(attention_groups=3), "attention_groups=3 of the middle"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(field, value, says):
@@ -301,7 +307,8 @@ def test_values_of_another_kind_are_refused_where_no_type_checker_is():
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert out == [
         "channels=32.0 must be a whole number, 1 or more.",
-        "resampling='pool' must be a Strided, Pool, Resize or Residual.",
+        "resampling='pool' must be a Strided, Pool, Resize or Residual; "
+        "or a tuple, each a Strided, Pool, Resize or Residual.",
         "noise_features='fourier' must be a Sinusoidal or Fourier.",
     ]
 

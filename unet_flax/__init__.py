@@ -6,7 +6,7 @@ from unet_flax.blocks import GroupNorm, ResBlock
 from unet_flax.classic import ClassicUNet, Classifier, ConvBlock, DownBlock, Encoder, UpBlock
 from unet_flax.config import Middle, UNetConfig
 from unet_flax.cpu import tune_cpu
-from unet_flax.diffusers.unet import load_diffusers, save_diffusers
+from unet_flax.diffusers import load_diffusers, save_diffusers
 from unet_flax.edm2 import EDM2Config, EDM2UNet
 from unet_flax.embeddings import Embedding, LabelEmbedding, OneHot, Table
 from unet_flax.functional import functional

@@ -121,7 +121,7 @@ class SelfAttention(nnx.Module):
 
 
 class CrossAttention(nnx.Module):
-    """Every position attends to the tokens of a context: skip_scale * (x + heads(norm(x), context)).
+    """Every position attends to a context's tokens: skip_scale * (x + heads(norm(x), context)).
 
     Args:
       channels: C of the feature map.

@@ -22,7 +22,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = dict(
 
 
 def identity(x: Array) -> Array:
-    """Returns x. A named function: networks that hold it compare equal, with lambdas they do not."""
+    """Returns x. A named function, since networks that hold lambdas do not compare equal."""
     return x
 
 

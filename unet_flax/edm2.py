@@ -184,7 +184,7 @@ class EDM2UNet(nnx.Module):
         check_call(config, x, c_noise, {"label": label})
         emb = self.noise_proj(self.noise_features(c_noise))
         if config.num_classes is not None:
-            label = jnp.full(x.shape[:1], -1, jnp.int32) if label is None else as_int32(label)
+            label = jnp.full(x.shape[:1], -1, jnp.int32) if label is None else label
             emb = mp_sum(emb, self._label(label), config.label_balance)
         dtype = jnp.dtype(config.dtype)
         emb = mp_silu(emb).astype(dtype)
@@ -214,6 +214,7 @@ class EDM2UNet(nnx.Module):
     def _label(self, label: Int[Array, "B"]) -> Float[Array, "B E"]:
         num_classes = self.config.num_classes
         assert num_classes is not None
+        label = as_int32(label)
         one_hot = jax.nn.one_hot(label, num_classes) * math.sqrt(num_classes)
         is_known = (label >= -1) & (label < num_classes)
         return jnp.where(is_known[:, None], self.label_proj(one_hot), jnp.nan)

@@ -17,6 +17,7 @@ from flax import nnx
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from unet_flax.mesh import sharding_of
 from unet_flax.noise_features import NoiseFeatures, Sinusoidal
 from unet_flax.rules import flag, settle
 
@@ -65,7 +66,9 @@ class LabelEmbedding(nnx.Module):
         is_class = (label >= 0) & (label < self.num_classes)
         beyond = self.num_classes + 1  # `fill` makes NaN of it, and of -1 where there is no null
         row = jnp.where(is_class, label, jnp.where(label == -1, self.num_classes, beyond))
-        return jnp.take(self.table[...], row, axis=0, mode="fill").astype(self.dtype)
+        table = self.table[...]
+        found = table.at[row].get(mode="fill", out_sharding=sharding_of(row, table.ndim))
+        return found.astype(self.dtype)
 
 
 class OneHotLabel(nnx.Module):
@@ -119,7 +122,7 @@ def check_label(label: Array | None, num_classes: int, *, has_null: bool) -> Non
 def nothing(label: Array | None) -> float:
     """Returns 0: the embedding of an input that the network does not take.
 
-    A named function: networks that hold it compare equal, with lambdas they do not.
+    A named function, since networks that hold lambdas do not compare equal.
     """
     return 0.0
 

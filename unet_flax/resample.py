@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from unet_flax.blocks import conv, identity
+from unet_flax.mesh import sharding_of
 from unet_flax.rules import flag, one_of, settle, taps
 
 BOX = (1.0, 1.0)
@@ -95,7 +96,8 @@ def _repeat(x: Array) -> Array:
     for size in x.shape[1:-1]:
         apart, wide, doubled = (*apart, size, 1), (*wide, size, 2), (*doubled, 2 * size)
     C = x.shape[-1:]
-    return jnp.broadcast_to(x.reshape(apart + C), wide + C).reshape(doubled + C)
+    repeated = jnp.broadcast_to(x.reshape(apart + C), wide + C)
+    return jnp.reshape(repeated, doubled + C, out_sharding=sharding_of(x, x.ndim))
 
 
 @dataclass(frozen=True)

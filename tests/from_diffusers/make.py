@@ -1,7 +1,7 @@
 """Writes the folders beside it: small UNet2DModels with weights, and what diffusers makes of them.
 
     pip install torch==2.13.0 diffusers==0.42.1
-    python tests/from_diffusers/make.py
+    python tests/from_diffusers/make.py              # all of them, or the ones that are named
 
 Each folder holds config.json and the weights as diffusers saves them, and golden.npz: x
 (B, H, W, C), timestep (B,), label (B,) where there are classes, and y, what UNet2DModel makes of
@@ -9,6 +9,7 @@ them.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,26 @@ NETWORKS = {
     "fourier": dict(
         time_embedding_type="fourier", resnet_time_scale_shift="scale_shift", attn_norm_num_groups=4
     ),
+    # rectangles, widths, halves that differ in attention and levels that differ in resampling;
+    # heads of 5 channels, of which 12 channels have room for 2
+    "mixed": dict(
+        sample_size=(16, 24),
+        block_out_channels=(8, 12, 20),
+        down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "ResnetUpsampleBlock2D", "UpBlock2D"),
+        upsample_type="conv",
+        attention_head_dim=5,
+        attn_norm_num_groups=2,
+        act_fn="mish",
+        center_input_sample=True,
+    ),
+    "no_middle": dict(
+        mid_block_type=None,
+        block_out_channels=(12, 8),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D"),
+        act_fn="gelu",
+    ),
 }
 
 
@@ -57,7 +78,9 @@ def make(name: str, changes: dict) -> None:
         for parameter in model.parameters():  # norms and biases too: none may hide
             parameter.add_(0.1 * torch.randn_like(parameter))
     generator = np.random.default_rng(0)
-    x = generator.standard_normal((3, 16, 16, 2), np.float32)
+    size = model.config.sample_size
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    x = generator.standard_normal((3, height, width, 2), np.float32)
     timestep = np.array([0.5, 20.0, 999.0], np.float32)
     label = np.array([0, 2, 4]) if model.config.num_class_embeds else None
     with torch.no_grad():
@@ -115,6 +138,7 @@ def make_old(name: str, new: str) -> None:
 
 
 if __name__ == "__main__":
-    for name, changes in NETWORKS.items():
-        make(name, changes)
-    make_old("pipeline", "ddpm")
+    for name in sys.argv[1:] or NETWORKS:
+        make(name, NETWORKS[name])
+    if not sys.argv[1:]:
+        make_old("pipeline", "ddpm")

@@ -1,5 +1,5 @@
-"""Folders of diffusers, read and written."""
+"""diffusers folders, read and written."""
 
-from unet_flax.diffusers.unet import load_diffusers, save_diffusers
+from unet_flax.diffusers.kinds import load_diffusers, save_diffusers
 
 __all__ = ["load_diffusers", "save_diffusers"]

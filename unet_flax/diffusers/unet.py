@@ -1,128 +1,48 @@
-"""Reads and writes the folders of diffusers' `UNet2DModel`: config.json and safetensors.
-
-    unet = load_diffusers("ddpm-cifar10-32")     # a pipeline's folder, or the unet's own
-    save_diffusers(unet, "folder")               # UNet2DModel.from_pretrained("folder") reads it
+"""diffusers' `UNet2DModel`, read and written: the names and the layout of its weights.
 
 Images are (B, H, W, C) here and (B, C, H, W) there; the timestep is c_noise. Networks of
 time_embedding_type "fourier" take c_noise = ln(timestep) here, and diffusers divides their output
-by the timestep, which here is the preconditioning's business.
+by the timestep, which is left to the preconditioning here.
 
 Source: diffusers 0.42.1, the documented fields of UNet2DModel and the names in its checkpoints.
 """
 
-import json
-from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from unet_flax.diffusers.unet_config import from_diffusers, to_diffusers
+from unet_flax.diffusers.weights import Path, fill, kernel_to_torch, leaves
 from unet_flax.functional import functional
 from unet_flax.unet import UNet
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+Size = int | tuple[int, ...] | None
 
 
-def load_diffusers(
-    folder: str | Path, *, image_size: int | None = None, dtype: str = "float32"
+def read_unet(
+    values: dict[str, Any], weights: dict[str, jax.Array], image_size: Size, dtype: str
 ) -> UNet:
-    """Reads a network that diffusers wrote.
-
-    Classes have no null row there: every label must be given. A network of time_embedding_type
-    "fourier" takes c_noise = ln(timestep) here, and its output is what diffusers divides by the
-    timestep.
-
-    Args:
-      folder: holds config.json and the weights as safetensors, in one file or in shards; or a
-        pipeline's folder with all that in `unet`.
-      image_size: height and width in pixels, where they are not config.json's sample_size.
-      dtype: type in which the network computes; parameters are float32.
-    Raises:
-      FileNotFoundError: config.json or the weights are not there.
-      ValueError: config.json asks for what UNet cannot be (names the field), or the weights are
-        not those that it asks for (names them, ten at most).
-    """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file() and (folder / "unet").is_dir():
-        folder = folder / "unet"
-    values = _read_json(folder / "config.json")
-    graph, shapes = nnx.split(
-        nnx.eval_shape(lambda: UNet(from_diffusers(values, image_size, dtype), rngs=nnx.Rngs(0)))
-    )
-    return nnx.merge(graph, _fill(nnx.to_pure_dict(shapes), _read_weights(folder)))
-
-
-def save_diffusers(unet: UNet, folder: str | Path) -> None:
-    """Writes config.json and the weights so that `UNet2DModel.from_pretrained(folder)` reads them.
-
-    A null class becomes the last of diffusers' classes: give it num_classes where this library
-    takes -1.
+    """The network of a config.json and its weights.
 
     Raises:
-      ValueError: the network is no UNet, or has what UNet2DModel cannot be; names the field.
+      ValueError: config.json asks for what UNet does not have, or the weights do not fit it.
     """
-    import safetensors.flax
+    config = from_diffusers(values, image_size, dtype)
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: UNet(config, rngs=nnx.Rngs(0))))
+    current = {_current_name(name): array for name, array in weights.items()}
+    return nnx.merge(graph, fill(nnx.to_pure_dict(shapes), current, name_of, to_torch))
 
-    if not isinstance(unet, UNet):
-        raise ValueError(
-            f"unet={type(unet).__name__} cannot be expressed by diffusers' UNet2DModel; a UNet can."
-        )
-    folder = Path(folder)
+
+def write_unet(unet: UNet) -> tuple[dict[str, Any], dict[str, jax.Array]]:
+    """The config.json and the weights of a network.
+
+    Raises:
+      ValueError: it has what UNet2DModel does not; names the field.
+    """
     values = to_diffusers(unet.config)
-    weights = {
-        _their_name(path): _to_torch(path, leaf) for path, leaf in _leaves(functional(unet)[1])
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    # the weights come last, and no others stay: a folder with weights is whole
-    stale = folder.glob(f"{Path(WEIGHTS).stem}-*-of-*.safetensors")
-    for path in (folder / WEIGHTS, folder / f"{WEIGHTS}.index.json", *stale):
-        path.unlink(missing_ok=True)
-    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
-    unfinished = folder / f".{WEIGHTS}"
-    safetensors.flax.save_file(weights, str(unfinished), metadata={"format": "pt"})
-    unfinished.replace(folder / WEIGHTS)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} holds no {path.name}: it is no diffusers folder.")
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} is damaged: it holds no JSON object.")
-    return values
-
-
-def _read_weights(folder: Path) -> dict[str, jax.Array]:
-    import safetensors
-    import safetensors.flax
-
-    index = folder / f"{WEIGHTS}.index.json"
-    if index.is_file():
-        shards = _read_json(index).get("weight_map")
-        if not isinstance(shards, dict):
-            raise ValueError(f"{index} is damaged: it has no weight_map.")
-        names = sorted({str(shard) for shard in shards.values()})
-    else:
-        names = [WEIGHTS]
-    weights: dict[str, jax.Array] = {}
-    for name in names:
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"{folder} holds no {name}; weights in another format can be written as "
-                "safetensors by diffusers' save_pretrained."
-            )
-        try:
-            weights |= safetensors.flax.load_file(str(folder / name))
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{folder / name} is damaged: {error}.") from error
-    return {_current_name(name): array for name, array in weights.items()}
+    params = leaves(functional(unet)[1])
+    return values, {name_of(path): to_torch(path, leaf) for path, leaf in params}
 
 
 def _current_name(name: str) -> str:
@@ -131,46 +51,6 @@ def _current_name(name: str) -> str:
     owner, dot, kind = name.rpartition(".")
     rest, another_dot, layer = owner.rpartition(".")
     return f"{rest}{another_dot}{old.get(layer, layer)}{dot}{kind}"
-
-
-def _leaves(tree: dict[Any, Any], path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, (*path, key))
-        else:
-            yield (*path, key), value
-
-
-def _fill(shapes: dict[Any, Any], weights: dict[str, jax.Array]) -> dict[Any, Any]:
-    """The tree of shapes with the weights in it."""
-    wanted = {_their_name(path): (path, leaf) for path, leaf in _leaves(shapes)}
-    missing, unexpected = sorted(wanted.keys() - weights), sorted(weights.keys() - wanted)
-    if missing or unexpected:
-        raise ValueError(
-            f"the weights do not fit config.json: {len(missing)} missing{_some(missing)}, "
-            f"{len(unexpected)} unexpected{_some(unexpected)}."
-        )
-    misfits = []
-    for name, (path, leaf) in wanted.items():
-        shape, fitting = weights[name].shape, jax.eval_shape(partial(_to_torch, path), leaf).shape
-        # projections are convolutions of one pixel there, in old checkpoints matrices
-        if shape != fitting and shape not in (fitting[:2], (*fitting, 1, 1)):
-            misfits.append(f"{name} {shape}, not {fitting}")
-    if misfits:
-        raise ValueError(f"the weights do not fit config.json: {len(misfits)}{_some(misfits)}.")
-    filled: dict[Any, Any] = {}
-    for name, (path, leaf) in wanted.items():
-        node = filled
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = _from_torch(path, weights[name]).astype(leaf.dtype)
-    return filled
-
-
-def _some(names: list[str]) -> str:
-    if not names:
-        return ""
-    return f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})"
 
 
 LAYERS = {
@@ -198,7 +78,7 @@ TOPS = {
 }
 
 
-def _their_name(path: tuple[Any, ...]) -> str:
+def name_of(path: Path) -> str:
     """encoder, 0, 1, res_block, conv_in, kernel: to down_blocks.0.resnets.1.conv1.weight."""
     kind = "bias" if path[-1] == "bias" else "weight"
     if path[:-1] in TOPS:
@@ -216,22 +96,9 @@ def _their_name(path: tuple[Any, ...]) -> str:
     return f"{owner}.{group}.{block}.{LAYERS[inner[-1]]}.{kind}"
 
 
-def _is_projection(path: tuple[Any, ...]) -> bool:
-    """Whether a kernel is a matrix product here and a 1x1 convolution there."""
-    return path[-2:] == ("skip", "kernel")
-
-
-def _from_torch(path: tuple[Any, ...], array: jax.Array) -> jax.Array:
-    """(O, I, H, W) to (H, W, I, O), (O, I) to (I, O)."""
+def to_torch(path: Path, array: jax.Array) -> jax.Array:
+    """An array in PyTorch's layout; a skip path's matrix is a 1x1 convolution there."""
     if path[-1] != "kernel":
         return array
-    if array.ndim == 4 and array.shape[2:] == (1, 1):
-        array = array[:, :, 0, 0]
-    return jnp.transpose(array, (2, 3, 1, 0) if array.ndim == 4 else (1, 0))
-
-
-def _to_torch(path: tuple[Any, ...], array: jax.Array) -> jax.Array:
-    if path[-1] != "kernel":
-        return array
-    array = jnp.transpose(array, (3, 2, 0, 1) if array.ndim == 4 else (1, 0))
-    return array[:, :, None, None] if _is_projection(path) else array
+    array = kernel_to_torch(array)
+    return array[:, :, None, None] if path[-2:] == ("skip", "kernel") else array

@@ -1,4 +1,4 @@
-"""The fields of diffusers' UNet2DModel: what they are where config.json is silent, and may be here.
+"""The fields of diffusers' UNet2DModel: their defaults, and the values that can be loaded.
 
 Source: diffusers 0.42.1, the documented fields of UNet2DModel.
 """
@@ -7,7 +7,7 @@ from typing import Any
 
 from unet_flax.rules import Rule, each, either, flag, one_of, or_none, real, whole
 
-# what diffusers takes where config.json is silent
+# diffusers' own defaults, for fields that config.json leaves out
 DEFAULTS: dict[str, Any] = dict(
     sample_size=None,
     in_channels=3,
@@ -40,36 +40,50 @@ DEFAULTS: dict[str, Any] = dict(
 )
 
 
+IGNORED = frozenset(
+    ["decay", "min_decay", "optimization_step", "update_after_step"]
+    + ["use_ema_warmup", "inv_gamma", "power"]
+)
+"""Fields that change no output: EMAModel writes them into the config.json of `unet_ema`."""
+
+ACTIVATIONS = dict(silu="silu", swish="silu", mish="mish", gelu="gelu", relu="relu")
+"""act_fn there to activation here."""
+
 NAMES = Rule(
     "a list of names",
     lambda value: isinstance(value, list | tuple) and all(isinstance(item, str) for item in value),
     tuple,
 )
-# what can be expressed of each field by itself; the rest is seen in from_diffusers
+TEXT = Rule("a text", lambda value: isinstance(value, str))
+# what each field may hold by itself; from_diffusers checks how they fit together
 RULES: dict[str, Rule] = dict(
     sample_size=or_none(either(whole(), each(whole(), 2, 2))),
     in_channels=whole(),
     out_channels=whole(),
-    center_input_sample=Rule("False", lambda value: value is False),
+    center_input_sample=flag,
     time_embedding_type=one_of("positional", "fourier"),
     time_embedding_dim=or_none(whole()),
     freq_shift=real(),
     flip_sin_to_cos=flag,
     down_block_types=NAMES,
-    mid_block_type=one_of("UNetMidBlock2D"),
+    mid_block_type=one_of("UNetMidBlock2D", None),
     up_block_types=NAMES,
     block_out_channels=each(whole()),
     layers_per_block=whole(),
     mid_block_scale_factor=real(above=0),
     downsample_padding=whole(0, 1),
     dropout=real(least=0, below=1),
-    act_fn=one_of("silu", "swish"),
+    downsample_type=or_none(TEXT),
+    upsample_type=or_none(TEXT),
+    act_fn=one_of(*ACTIVATIONS),
     attention_head_dim=or_none(whole()),
     norm_num_groups=whole(),
     attn_norm_num_groups=or_none(whole()),
     norm_eps=real(above=0),
     resnet_time_scale_shift=one_of("default", "scale_shift"),
     add_attention=flag,
-    class_embed_type=Rule("None", lambda value: value is None),
+    class_embed_type=Rule(
+        "None (a class is a whole number here, with a learned vector)", lambda value: value is None
+    ),
     num_class_embeds=or_none(whole()),
 )

@@ -1,0 +1,79 @@
+"""Trees of arrays here, flat names and PyTorch's layout in the files."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Path = tuple[Any, ...]
+
+
+def leaves(tree: dict[Any, Any], path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """(path, array) of every array of a nested dict."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def fill(
+    shapes: dict[Any, Any],
+    weights: dict[str, jax.Array],
+    name_of: Callable[[Path], str],
+    to_torch: Callable[[Path, jax.Array], jax.Array],
+) -> dict[Any, Any]:
+    """The tree of shapes with the weights in it.
+
+    Args:
+      shapes: nested dict of shapes and types; the weights are cast to these types.
+      weights: by their names in the files, in PyTorch's layout.
+      name_of: the name in the files of the array at a path.
+      to_torch: an array of ours in PyTorch's layout.
+    Raises:
+      ValueError: weights are missing, unexpected or of another shape; names at most ten of each.
+    """
+    wanted = {name_of(path): (path, leaf) for path, leaf in leaves(shapes)}
+    missing, unexpected = sorted(wanted.keys() - weights), sorted(weights.keys() - wanted)
+    if missing or unexpected:
+        raise ValueError(
+            f"the weights do not fit config.json: {len(missing)} missing{_some(missing)}, "
+            f"{len(unexpected)} unexpected{_some(unexpected)}."
+        )
+    misfits = []
+    for name, (path, leaf) in wanted.items():
+        shape, fitting = weights[name].shape, jax.eval_shape(partial(to_torch, path), leaf).shape
+        # projections are convolutions of one pixel there, in old checkpoints matrices
+        if shape != fitting and shape not in (fitting[:2], (*fitting, 1, 1)):
+            misfits.append(f"{name} {shape}, not {fitting}")
+    if misfits:
+        raise ValueError(f"the weights do not fit config.json: {len(misfits)}{_some(misfits)}.")
+    filled: dict[Any, Any] = {}
+    for name, (path, leaf) in wanted.items():
+        node = filled
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = from_torch(path, weights[name]).astype(leaf.dtype)
+    return filled
+
+
+def _some(names: list[str]) -> str:
+    if not names:
+        return ""
+    return f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})"
+
+
+def from_torch(path: Path, array: jax.Array) -> jax.Array:
+    """Kernels from (O, I, H, W) to (H, W, I, O), from (O, I) to (I, O)."""
+    if path[-1] != "kernel":
+        return array
+    if array.ndim == 4 and array.shape[2:] == (1, 1):
+        array = array[:, :, 0, 0]
+    return jnp.transpose(array, (2, 3, 1, 0) if array.ndim == 4 else (1, 0))
+
+
+def kernel_to_torch(array: jax.Array) -> jax.Array:
+    """A kernel from (H, W, I, O) to (O, I, H, W), from (I, O) to (O, I)."""
+    return jnp.transpose(array, (3, 2, 0, 1) if array.ndim == 4 else (1, 0))
