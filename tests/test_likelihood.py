@@ -98,16 +98,13 @@ def test_with_a_key_for_each_image_the_others_do_not_matter(pixels):
         np.testing.assert_allclose(bits(jnp.asarray(pixels[2:4]), keys[2:4]), whole[2:4], rtol=1e-4)
 
 
-def test_float32_images_are_measured_under_x64(pixels):
+def test_float32_images_are_measured_in_float32_under_x64(pixels):
     grid = dm.Karras(sigma_min=0.01)(10)
-    plain = dm.variational_bound(oracle, jnp.asarray(pixels[:2]), grid, KEY)
-    density, _ = dm.log_density(oracle, jnp.asarray(pixels[:2] / np.float32(127.5) - 1), KEY)
+    image = jnp.zeros((2, 4, 4, 1), jnp.float32)
     with jax.enable_x64(True):
-        under_x64 = dm.variational_bound(oracle, jnp.asarray(pixels[:2]), grid, KEY)
-        same, _ = dm.log_density(oracle, jnp.asarray(pixels[:2] / np.float32(127.5) - 1), KEY)
-    assert under_x64.total.dtype == same.dtype == jnp.float32
-    np.testing.assert_allclose(under_x64.total, plain.total, rtol=1e-3)
-    np.testing.assert_allclose(same, density, rtol=1e-3)
+        bound = jax.eval_shape(lambda p: dm.variational_bound(oracle, p, grid, KEY), pixels[:2])
+        log_p, _ = jax.eval_shape(lambda x: dm.log_density(oracle, x, KEY), image)
+    assert bound.total.dtype == log_p.dtype == jnp.float32
 
 
 @pytest.mark.parametrize(
