@@ -1,4 +1,4 @@
-"""Exact denoisers, which the laws of samplers are measured with."""
+"""Exact denoisers, with which the laws of samplers are measured."""
 
 import jax
 import jax.numpy as jnp
@@ -22,5 +22,14 @@ def mixture(x_t, sigma):
     share = jax.nn.softmax(
         jnp.log(weights)[None] - jnp.square(gaps).sum(-1) / (2 * variance), axis=1
     )
-    toward = means[None] + (0.25**2 / variance)[:, :, None] * gaps
-    return (share[:, :, None] * toward).sum(1)
+    estimates = means[None] + (0.25**2 / variance)[:, :, None] * gaps
+    return (share[:, :, None] * estimates).sum(1)
+
+
+def correlated(x_t, sigma, rho):
+    """The exact denoiser of pairs (B, 2) of unit variance and correlation rho."""
+    sum_and_difference = jnp.array([[1.0, 1.0], [1.0, -1.0]], x_t.dtype) / jnp.sqrt(2.0)
+    variances = jnp.array([1 + rho, 1 - rho], x_t.dtype)
+    sigma = jnp.broadcast_to(sigma, x_t.shape[:1])[:, None]
+    gain = variances[None] / (variances[None] + sigma**2)
+    return (x_t @ sum_and_difference * gain) @ sum_and_difference

@@ -1,31 +1,22 @@
-"""Laws of compiling: one loop for a kind of sampler, whatever numbers it is given."""
+"""Laws of compiling: one loop for a kind of sampler, whatever its numbers are."""
 
 import jax
 import jax.numpy as jnp
 import pytest
+from sampler_table import VARIANTS, with_other_numbers
 
 import diffusion as dm
 
-KINDS = [
-    (dm.Euler(), dm.Euler(eta=0.7)),
-    (dm.Ancestral(), dm.Ancestral(interpolation=0.25)),
-    (dm.Heun(), dm.Heun(churn=9.0, churn_min=0.1, churn_max=50.0, churn_noise=1.01)),
-    (dm.DPMSolver2S(), dm.DPMSolver2S()),
-    (dm.DPMSolver(2), dm.DPMSolver(2)),
-    (dm.DPMSolver(3), dm.DPMSolver(3)),
-    (dm.DPMSolverSDE(), dm.DPMSolverSDE(eta=0.0)),
-    (dm.UniPC(2), dm.UniPC(2)),
-    (dm.UniPC(3), dm.UniPC(3)),
-    (dm.AdamsBashforth(2), dm.AdamsBashforth(2)),
-    (dm.AdamsBashforth(3), dm.AdamsBashforth(3)),
-    (dm.AdamsBashforth(4), dm.AdamsBashforth(4)),
-    (dm.RK45(), dm.RK45(tolerance=1e-2)),
-    (dm.RePaint(dm.Heun()), dm.RePaint(dm.Heun(churn=5.0), num_resample=3, jump_length=2)),
-]
-"""A sampler, and the same kind with other settings, as far as it has some."""
+# one of each kind and each static field: the others differ in their numbers alone
+DISTINCT = {jax.tree.structure(sampler): sampler for sampler in VARIANTS}.values()
+REPAINTS = (
+    dm.RePaint(dm.Heun()),
+    dm.RePaint(dm.Heun(churn=5.0), num_resample=3, jump_length=2),
+)
+PAIRS = [*((sampler, with_other_numbers(sampler)) for sampler in DISTINCT), REPAINTS]
 
 
-@pytest.mark.parametrize(("sampler", "other"), KINDS)
+@pytest.mark.parametrize(("sampler", "other"), PAIRS, ids=repr)
 def test_new_weights_seeds_labels_scales_settings_and_steps_compile_nothing(sampler, other):
     traces = []
 
@@ -53,6 +44,19 @@ def test_new_weights_seeds_labels_scales_settings_and_steps_compile_nothing(samp
     run(seed=1)
     run(num_steps=23)
     run(other)
+    assert len(traces) == compiled > 0
+
+
+def test_a_sampler_and_its_inversion_share_a_loop():
+    traces = []
+
+    def denoise(x, sigma):
+        traces.append(1)
+        return 0.5 * x
+
+    dm.Heun()(denoise, jnp.ones((1, 2)), dm.Karras()(5), jax.random.key(0))
+    compiled = len(traces)
+    dm.invert(denoise, jnp.ones((1, 2)), dm.Karras()(7), dm.Heun())
     assert len(traces) == compiled > 0
 
 

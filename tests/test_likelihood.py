@@ -1,10 +1,13 @@
 """Laws of the likelihood: both ways equal the closed form for Gaussian data."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from oracles import correlated
 
 import diffusion as dm
 from diffusion.sampling.likelihood import BIN, log_bin
@@ -65,16 +68,8 @@ def test_the_variational_bound_falls_to_the_closed_form(pixels, exact_bits):
 def test_correlated_values_need_the_trace_of_the_whole_jacobian():
     rho = 0.6
     covariance = np.array([[1.0, rho], [rho, 1.0]])
-
-    def denoise(x_t, sigma):
-        sigma = jnp.broadcast_to(sigma, x_t.shape[:1])
-        gain = jax.vmap(lambda s: covariance @ jnp.linalg.inv(covariance + s**2 * jnp.eye(2)))(
-            sigma
-        )
-        return jnp.einsum("bij,bj->bi", gain, x_t)
-
     x = jnp.broadcast_to(jnp.array([0.5, -0.2]), (2000, 2))
-    log_p, _ = dm.log_density(denoise, x, KEY)
+    log_p, _ = dm.log_density(partial(correlated, rho=rho), x, KEY)
     exact = scipy.stats.multivariate_normal(cov=covariance).logpdf([0.5, -0.2])
     # Hutchinson is right in the mean; its two values lie 2 * 0.7 apart: standard error 0.016
     assert float(log_p.mean()) == pytest.approx(exact, abs=0.06)
@@ -101,6 +96,15 @@ def test_with_a_key_for_each_image_the_others_do_not_matter(pixels):
     ):
         whole = bits(jnp.asarray(pixels[:6]), keys)
         np.testing.assert_allclose(bits(jnp.asarray(pixels[2:4]), keys[2:4]), whole[2:4], rtol=1e-4)
+
+
+def test_float32_images_are_measured_in_float32_under_x64(pixels):
+    grid = dm.Karras(sigma_min=0.01)(10)
+    image = jnp.zeros((2, 4, 4, 1), jnp.float32)
+    with jax.enable_x64(True):
+        bound = jax.eval_shape(lambda p: dm.variational_bound(oracle, p, grid, KEY), pixels[:2])
+        log_p, _ = jax.eval_shape(lambda x: dm.log_density(oracle, x, KEY), image)
+    assert bound.total.dtype == log_p.dtype == jnp.float32
 
 
 @pytest.mark.parametrize(

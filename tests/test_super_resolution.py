@@ -9,18 +9,7 @@ import diffusion as dm
 from diffusion.editing.super_resolution import enlarged, shrunk, with_averages
 
 KEY = jax.random.key(0)
-SAMPLERS = [
-    dm.Euler(),
-    dm.Euler(eta=1.0),
-    dm.Ancestral(),
-    dm.Heun(churn=20.0),
-    dm.DPMSolver2S(),
-    dm.DPMSolver(3),
-    dm.DPMSolverSDE(),
-    dm.UniPC(2),
-    dm.AdamsBashforth(4),
-    dm.RK45(),
-]
+SAMPLERS = [dm.Ancestral(), dm.Heun(churn=20.0), dm.UniPC(2), dm.RK45()]
 
 
 def dark(x_t, sigma):
@@ -29,12 +18,12 @@ def dark(x_t, sigma):
 
 
 def strong(x_t, sigma):
-    """Of a network that fell apart."""
+    """Estimates of a network that diverged."""
     return 1e6 * jnp.cos(7 * x_t)
 
 
 def weak(x_t, sigma):
-    """Knows next to nothing."""
+    """Estimates that are nearly constant."""
     return 0.3 * jnp.tanh(x_t)
 
 
@@ -42,9 +31,12 @@ def weak(x_t, sigma):
 LOW = jnp.linspace(-1.0, 1.0, 2 * 4 * 4).reshape(2, 4, 4, 1)
 
 
-@pytest.mark.parametrize("denoise", [dark, strong, weak])
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_any_denoisers_image_stays_in_range_and_averages_to_the_one_given(sampler, denoise):
+@pytest.mark.parametrize(
+    ("denoise", "sampler"),
+    [(dark, sampler) for sampler in SAMPLERS] + [(strong, dm.UniPC(2)), (weak, dm.UniPC(2))],
+    ids=lambda value: getattr(value, "__name__", repr(value)),
+)
+def test_any_denoisers_image_stays_in_range_and_averages_to_the_one_given(denoise, sampler):
     x_T = 80.0 * jax.random.normal(KEY, (2, 12, 12, 1))
     x_0 = sampler(dm.super_resolve(denoise, LOW), x_T, dm.Karras()(6), KEY)
     assert jnp.abs(x_0).max() <= 1

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
 Keys = Key[Array, ""] | Key[Array, "B"]
 """One key for the batch, or one for each image: then no image depends on the others."""
@@ -19,7 +19,7 @@ def unit_noise(key: Keys, step: Array | int, x: Float[Array, "B ..."]) -> Float[
     )
 
 
-def check_key(key: Any, x: Float[Array, "B ..."]) -> None:
+def check_key(key: Any, x: Shaped[Array, "B ..."]) -> None:
     """Raises a ValueError unless key is one new-style key, or one for each image of x."""
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         kind = f"an array of {key.dtype}" if hasattr(key, "dtype") else repr(key)

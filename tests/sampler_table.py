@@ -1,0 +1,52 @@
+"""The samplers on which every law is tested: those of the package, and one from outside it."""
+
+import dataclasses
+import re
+import typing
+from pathlib import Path
+
+import diffusion as dm
+from diffusion.sampling.samplers import Sampler
+
+
+def outside_sampler():
+    """The class of docs/samplers.md, which is defined outside the package."""
+    page = (Path(__file__).parent.parent / "docs" / "samplers.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {"__name__": "docs_samplers"}
+    exec(snippet, names)
+    (kind,) = [v for v in names.values() if isinstance(v, type) and issubclass(v, dm.BaseSampler)]
+    return kind, snippet
+
+
+RungeKutta2, SNIPPET = outside_sampler()
+KINDS = [*typing.get_args(Sampler), RungeKutta2]
+VARIANTS = [
+    *(kind() for kind in KINDS),
+    dm.Euler(eta=1.0),
+    dm.Ancestral(interpolation=0.0),
+    dm.Heun(churn=10.0),
+    dm.DPMSolver(3),
+    dm.DPMSolverSDE(eta=0.0),
+    dm.UniPC(3),
+    dm.AdamsBashforth(2),
+    dm.AdamsBashforth(3),
+]
+ON_GRID = [sampler for sampler in VARIANTS if not sampler.is_adaptive]
+DETERMINISTIC = [sampler for sampler in ON_GRID if sampler.is_deterministic]
+STOCHASTIC = [sampler for sampler in ON_GRID if not sampler.is_deterministic]
+CAN_INVERT = [sampler for sampler in DETERMINISTIC if not sampler.has_memory]
+
+
+def static_fields(sampler):
+    return {f.name for f in dataclasses.fields(sampler) if f.metadata.get("static")}
+
+
+def with_other_numbers(sampler):
+    """The same kind with every number halved, or 1/2 where it is 0; static fields stay."""
+    numbers = {
+        f.name: getattr(sampler, f.name) / 2 or 0.5
+        for f in dataclasses.fields(sampler)
+        if f.type is float
+    }
+    return dataclasses.replace(sampler, **numbers)
