@@ -152,7 +152,7 @@ def save_weights(job: Job, state: dm.TrainState) -> None:
     name = job.recipe.ema.names[0]
     params = hosts.fetch(job.recipe.ema.choose(state.ema, name))
     if hosts.is_main():
-        model = config_file.to_json(job.recipe)["model"]
+        model = config_file.model_to_json(job.recipe.model)
         metadata = {"step": str(int(state.step)), "average": name, "model": json.dumps(model)}
         with checkpoint.as_save_error(job.run_dir, OSError):
             weights.save(job.run_dir / "weights.safetensors", params, metadata)
@@ -164,8 +164,9 @@ def journal(job: Job, step: int) -> Journal:
     if not hosts.is_main():
         return Journal(run_dir, [])
     with checkpoint.as_save_error(run_dir, OSError):
-        config = config_file.to_json(job.recipe)
-        trackers = [] if name is None else [Tracker(name, run_dir, config)]
+        trackers = []
+        if name is not None:
+            trackers = [Tracker(name, run_dir, config_file.to_json(job.recipe))]
         return Journal(run_dir, [*trackers, Files(run_dir, step), TensorBoard(run_dir, step)])
 
 

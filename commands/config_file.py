@@ -70,6 +70,11 @@ to_json: Callable[[Recipe], dict[str, Any]] = _converter.unstructure
 """A recipe as plain JSON; each choice between kinds carries its "kind"."""
 
 
+def model_to_json(model: Model) -> dict[str, Any]:
+    """A network's configuration as plain JSON, with its "kind"."""
+    return _converter.unstructure(model, Model)
+
+
 def from_json(config: dict[str, Any]) -> Recipe:
     """The recipe that `to_json` wrote.
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from diffusion.denoiser import Denoise
+from diffusion.pixels import from_pixels
 from diffusion.ranges import demand, demand_ascent
 from diffusion.sampling.loop import as_pytree, check_grid
 from diffusion.sampling.ode import integrate
@@ -45,7 +46,7 @@ def bits_per_dim(
     check_key(key, pixels)
     keys = jax.random.split(key) if key.ndim == 0 else jax.vmap(jax.random.split)(key)
     noise_key, probe_key = keys[..., 0], keys[..., 1]
-    image = jnp.asarray(pixels, jnp.float32) / 127.5 - 1
+    image = from_pixels(jnp.asarray(pixels))
     image = image + BIN * (uniform(noise_key, image) - 0.5)
     log_p, _ = log_density(
         denoise, image, probe_key, sigma_min=sigma_min, sigma_max=sigma_max, tolerance=tolerance
@@ -154,7 +155,7 @@ def variational_bound(
     check_key(key, pixels)
     if len(sigmas) < 3 or np.asarray(sigmas)[-1] != 0:
         raise ValueError("the bound needs a grid of two sigmas or more that ends in 0.")
-    image = jnp.asarray(pixels, jnp.float32) / 127.5 - 1
+    image = from_pixels(jnp.asarray(pixels))
     return _bound(as_pytree(denoise), image, jnp.asarray(sigmas), key)
 
 

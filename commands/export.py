@@ -1,0 +1,111 @@
+"""Writes a run as other libraries read it: `python -m commands.export RUN FOLDER --to diffusers`.
+
+FOLDER can be read by diffusers' `DDPMPipeline.from_pretrained(FOLDER)`, or `DDIMPipeline` where the
+run samples by `Euler`, and by `sample.py FOLDER`. It holds the U-Net with averaged weights, and the
+scheduler that belongs to the run's noise, prediction and sampler.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import diffusion as dm
+import unet_flax
+from commands import cli, pipeline
+from commands.pipeline import Pipeline
+from diffusion.data import images
+
+PREDICTIONS = {dm.Eps: "epsilon", dm.V: "v_prediction", dm.X0: "sample"}
+VERSION = "0.35.0"  # of diffusers; a later one reads it too
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "python -m commands.export",
+        description="Writes a run as other libraries read it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a folder that train.py wrote")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="to write")
+    parser.add_argument("--to", required=True, choices=["diffusers"], help="for which library")
+    parser.add_argument("--step", type=int, help="of the checkpoint (the latest)")
+    parser.add_argument("--ema", metavar="NAME", help="which average (the recipe's first)")
+    with cli.one_line_errors(ValueError, OSError):
+        args = cli.parse(parser, argv)
+        trained = pipeline.read(args.run, args.step, args.ema)
+        name, scheduler = scheduler_of(trained)
+        unet = unet_flax.module(trained.model, trained.params)
+        images.claim_folder(args.folder)
+        unet_flax.save_diffusers(unet, args.folder / "unet")
+        (args.folder / "scheduler").mkdir(exist_ok=True)
+        _write(args.folder / "scheduler" / "scheduler_config.json", scheduler)
+        _write(args.folder / "model_index.json", _index(name, scheduler["_class_name"]))
+    print(f"{args.folder}: diffusers' {name} of {trained.name}")
+
+
+def scheduler_of(trained: Pipeline) -> tuple[str, dict[str, Any]]:
+    """The pipeline's class in diffusers, and its scheduler's configuration.
+
+    Raises:
+      ValueError: diffusers' unconditional pipelines have no such method; names what.
+    """
+    if trained.model.num_classes is not None:
+        raise ValueError(
+            f"the network has {trained.model.num_classes} classes, which diffusers' DDPMPipeline "
+            "and DDIMPipeline cannot choose; unet_flax.save_diffusers writes the network alone."
+        )
+    method, sampling = trained.preconditioning, trained.sampling
+    prediction = PREDICTIONS.get(type(method))
+    schedule = getattr(method, "schedule", None)
+    if prediction is None or not isinstance(schedule, dm.VPLinear):
+        raise ValueError(
+            f"preconditioning {method} has no counterpart in diffusers' DDPM and DDIM schedulers; "
+            "Eps, V and X0 on VPLinear have."
+        )
+    if not isinstance(sampling.grid, dm.VPTimesteps):
+        raise ValueError(
+            f"grid {type(sampling.grid).__name__} has no counterpart in diffusers' DDPM and DDIM "
+            "schedulers; VPTimesteps has."
+        )
+    config = {
+        "_diffusers_version": VERSION,
+        "num_train_timesteps": schedule.num_timesteps,
+        "beta_start": schedule.beta_start,
+        "beta_end": schedule.beta_end,
+        "beta_schedule": "linear",
+        "prediction_type": prediction,
+        "clip_sample": sampling.clip_x_0,
+        "timestep_spacing": sampling.grid.spacing,
+        "steps_offset": 0,
+    }
+    match sampling.sampler:
+        case dm.Ancestral(interpolation=0.0 | 1.0 as interpolation):
+            variance = "fixed_large" if interpolation else "fixed_small"
+            ddpm = {"_class_name": "DDPMScheduler", "variance_type": variance}
+            return "DDPMPipeline", ddpm | config
+        case dm.Euler():
+            ddim = {"_class_name": "DDIMScheduler", "set_alpha_to_one": True}
+            return "DDIMPipeline", ddim | config
+    raise ValueError(
+        f"sampler {sampling.sampler} has no counterpart in diffusers' DDPM and DDIM schedulers; "
+        "Ancestral of interpolation 0 or 1 and Euler have."
+    )
+
+
+def _index(pipeline_class: str, scheduler_class: str) -> dict[str, Any]:
+    return {
+        "_class_name": pipeline_class,
+        "_diffusers_version": VERSION,
+        "scheduler": ["diffusers", scheduler_class],
+        "unet": ["diffusers", "UNet2DModel"],
+    }
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
