@@ -25,7 +25,7 @@ OPTIONS = {
 def tune_cpu() -> None:
     """Sets `OPTIONS` for the whole process; to be called before anything is computed.
 
-    Adds to XLA_FLAGS, which touches no GPU or TPU; options that are set there already are kept. Does
+    Adds to XLA_FLAGS, which touches no GPU or TPU, and keeps the options that are set there. Does
     nothing with another version of jaxlib, which might not know an option.
     """
     version = tuple(int(part) for part in jax.__version__.split(".")[:2])
