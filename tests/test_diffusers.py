@@ -28,6 +28,7 @@ from unet_flax import (
     Residual,
     Resize,
     Sinusoidal,
+    Strided,
     UNet,
     UNetConfig,
 )
@@ -162,6 +163,104 @@ def copy(tmp_path):
     return tmp_path / "copy"
 
 
+def change(folder, **fields):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.mark.parametrize("kind", ["UNet1DModel", "UNet2DConditionModel", ["UNet2DModel"], None, 3])
+def test_another_class_is_refused_by_its_name(copy, kind):
+    change(copy, _class_name=kind)
+    with pytest.raises(ValueError, match=r"^_class_name=.* cannot be loaded; UNet2DModel can\.$"):
+        unet_flax.load_diffusers(copy)
+
+
+def test_fields_that_averaging_adds_are_ignored(copy):
+    plain = unet_flax.load_diffusers(copy).config
+    average = dict(decay=0.9999, min_decay=0.0, optimization_step=500, update_after_step=0)
+    change(copy, **average, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+    assert unet_flax.load_diffusers(copy).config == plain
+
+
+def test_fields_that_are_not_known_are_refused(copy):
+    change(copy, decays=0.9999)
+    with pytest.raises(ValueError, match=r"^decays=0.9999 cannot be expressed here"):
+        unet_flax.load_diffusers(copy)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"text"', "null"])
+def test_a_config_that_is_no_object_is_named(copy, text):
+    (copy / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config.json is damaged: it holds no JSON object"):
+        unet_flax.load_diffusers(copy)
+
+
+def test_a_half_precision_variant_is_read_where_it_is_the_only_one(copy):
+    plain = unet_flax.functional(unet_flax.load_diffusers(copy))[1]
+    weights = safetensors.flax.load_file(copy / WEIGHTS)
+    half = {name: array.astype(jnp.float16) for name, array in weights.items()}
+    (copy / WEIGHTS).unlink()
+    variant = copy / "diffusion_pytorch_model.fp16.safetensors"
+    safetensors.flax.save_file(half, variant)
+    params = unet_flax.functional(unet_flax.load_diffusers(copy))[1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), params, plain)
+    shutil.copy(variant, copy / "diffusion_pytorch_model.non_ema.safetensors")
+    with pytest.raises(ValueError, match=r"several variants .*fp16.*non_ema"):
+        unet_flax.load_diffusers(copy)
+
+
+def test_a_half_precision_variant_may_be_in_shards(tmp_path):
+    shutil.copytree(FOLDERS / "pipeline" / "unet", tmp_path / "unet")
+    index = tmp_path / "unet" / f"{WEIGHTS}.index.json"
+    names = json.loads(index.read_text())["weight_map"]
+    renamed = {key: name.replace("model-", "model.fp16-") for key, name in names.items()}
+    for name in set(names.values()):
+        (tmp_path / "unet" / name).rename(tmp_path / "unet" / name.replace("model-", "model.fp16-"))
+    index.unlink()
+    other = tmp_path / "unet" / f"{WEIGHTS}.index.fp16.json"
+    other.write_text(json.dumps({"weight_map": renamed}))
+    got = unet_flax.functional(unet_flax.load_diffusers(tmp_path))[1]
+    expected = unet_flax.functional(unet_flax.load_diffusers(FOLDERS / "pipeline"))[1]
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+    other.write_text(json.dumps({"weight_map": dict.fromkeys(renamed, "../x.safetensors")}))
+    with pytest.raises(ValueError, match=r"'../x.safetensors' is no file of its folder"):
+        unet_flax.load_diffusers(tmp_path)
+
+
+def test_pickled_weights_are_refused_with_what_to_do(copy):
+    (copy / WEIGHTS).rename(copy / "diffusion_pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match=r"model.bin, .* by diffusers' save_pre"):
+        unet_flax.load_diffusers(copy)
+
+
+def test_old_names_of_blocks_are_the_same_network():
+    old = {
+        name: [f"UNetRes{kind}" for kind in VALUES[name]]
+        for name in ("down_block_types", "up_block_types")
+    }
+    assert from_diffusers(VALUES | old, None, "float32") == from_diffusers(VALUES, None, "float32")
+
+
+def test_skip_blocks_are_the_cause_that_is_named():
+    ncsnpp = dict(down_block_types=["SkipDownBlock2D"] * 4, norm_num_groups=None)
+    with pytest.raises(ValueError, match=r"^down_block_types="):
+        from_diffusers(VALUES | ncsnpp, None, "float32")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("resampling", (Strided(), Strided(symmetric=True))),
+        ("resampling", (Strided(), Residual())),
+        ("decoder_resampling", (Pool(), Residual())),
+    ],
+)
+def test_resampling_that_differs_where_diffusers_has_one_is_named(field, value):
+    levels = dict(channel_mult=(1, 1, 1), attention_resolutions=(8, 4, 2))
+    with pytest.raises(ValueError, match=rf"^{field}="):
+        to_diffusers(dataclasses.replace(TINY, **levels, **{field: value}))
+
+
 def test_missing_and_unexpected_weights_are_named(copy):
     weights = safetensors.flax.load_file(copy / WEIGHTS)
     weights["ema.decay"] = weights.pop("conv_in.bias")
@@ -249,18 +348,13 @@ def random_values(seed):
     def choose(*options):
         return options[rng.integers(len(options))]
 
-    attends = [bool(choose(True, False)) for _ in range(choose(2, 3))]
-    resnet = choose("conv", "resnet")
-    down, up = (
-        [f"Attn{way}Block2D" if a else plain for a in attends]
-        for way, plain in (
-            ("Down", "DownBlock2D" if resnet == "conv" else "ResnetDownsampleBlock2D"),
-            ("Up", "UpBlock2D" if resnet == "conv" else "ResnetUpsampleBlock2D"),
-        )
-    )
-    widths = [8, *(8 * choose(1, 2, 3) for _ in attends[1:])]
+    levels = choose(2, 3)
+    down = [
+        choose("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D") for _ in range(levels)
+    ]
+    up = [choose("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D") for _ in range(levels)]
     return dict(
-        sample_size=choose(8, 16),
+        sample_size=choose(8, 16, (8, 16), (16, 8)),
         in_channels=choose(1, 3),
         out_channels=choose(1, 2),
         time_embedding_type=choose("positional", "positional", "fourier"),
@@ -268,17 +362,19 @@ def random_values(seed):
         freq_shift=choose(0, 1),
         flip_sin_to_cos=choose(True, False),
         down_block_types=down,
-        up_block_types=up[::-1],
-        block_out_channels=widths,
+        up_block_types=up,
+        block_out_channels=[choose(8, 12, 16, 20) for _ in range(levels)],
+        center_input_sample=choose(True, False),
+        mid_block_type=choose("UNetMidBlock2D", "UNetMidBlock2D", None),
         layers_per_block=choose(1, 2),
         mid_block_scale_factor=choose(1, 2),
         downsample_padding=choose(0, 1),
-        downsample_type=resnet,
-        upsample_type=resnet,
-        act_fn=choose("silu", "swish"),
-        attention_head_dim=choose(None, 4, 8),
+        downsample_type=choose("conv", "resnet"),
+        upsample_type=choose("conv", "resnet"),
+        act_fn=choose("silu", "swish", "mish", "gelu", "relu"),
+        attention_head_dim=choose(None, 3, 4, 8),
         norm_num_groups=choose(2, 4),
-        attn_norm_num_groups=None,
+        attn_norm_num_groups=choose(None, 2, 4),
         norm_eps=choose(1e-6, 1e-5),
         resnet_time_scale_shift=choose("default", "scale_shift"),
         add_attention=choose(True, False),
@@ -303,9 +399,8 @@ def test_random_networks_agree_with_diffusers_live(seed, tmp_path):
     again = diffusers.UNet2DModel.from_pretrained(tmp_path / "ours")
 
     rng = np.random.default_rng(seed)
-    size, channels = values["sample_size"], values["in_channels"]
     golden = {
-        "x": rng.standard_normal((2, size, size, channels), np.float32),
+        "x": rng.standard_normal((2, *ours.config.image_shape), np.float32),
         "timestep": np.array([3.0, 500.0], np.float32),
     }
     label = None

@@ -3,7 +3,7 @@
     128x128x3 -> 64x64x64 -> 32x32x128 -> 16x16x256 -> 8x8x512 -> 8x8x1024      encoder, bottleneck
     128x128xK <- 128x128x64 <- 64x64x128 <- 32x32x256 <- 16x16x512 <-           decoder
 
-Batch normalisation keeps running means of what it sees. The Flax way: `unet.train()` before
+Batch normalisation keeps running means of its inputs. In Flax: `unet.train()` before
 training, where each call normalises by the batch and updates the running statistics (nnx.BatchStat
 variables); `unet.eval()` before use, where it normalises by them and changes nothing. Under
 nnx.jit the updates come back by themselves; under jax.jit split them off and return them:
@@ -51,7 +51,7 @@ class ConvBlock(nnx.Module):
 
 
 class DownBlock(nnx.Module):
-    """A ConvBlock; hands on its features halved, and whole to the decoder."""
+    """A ConvBlock and max pooling; returns the features pooled, and as they are for the decoder."""
 
     def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
         self.block = ConvBlock(in_channels, out_channels, rngs=rngs)
@@ -152,8 +152,8 @@ class ClassicUNet(nnx.Module):
       out_channels: values for each pixel, such as one logit for each class.
       channels: width of the first level; each further level is twice as wide.
       depth: how often the image is halved.
-      has_skips: whether the decoder is handed the encoder's features; try without, to see what
-        they do.
+      has_skips: whether the decoder takes the encoder's features; a network without them shows what
+        they contribute.
 
     Example:
       unet = ClassicUNet(out_channels=2, rngs=nnx.Rngs(0))
@@ -193,7 +193,7 @@ class ClassicUNet(nnx.Module):
 class Classifier(nnx.Module):
     """The encoder alone, with one value for each class instead of one for each pixel.
 
-    When not to use the decoder: what is asked is one answer for the whole image.
+    For tasks with one answer for the whole image, which need no decoder.
 
     Args:
       num_classes: number of logits.

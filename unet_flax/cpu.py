@@ -1,13 +1,13 @@
-"""What XLA is told on a CPU, so that products and convolutions use all cores, and loops all lanes.
+"""XLA options for CPUs: products and convolutions use all cores, and loops wide vectors.
 
 XLA in jaxlib 0.10 to 0.12 gives convolutions, matrix products and reductions to YNNPACK. That runs
 convolutions of fewer than about 128 channels, and the gradient of a kernel over wide images, on one
 core, where Eigen, which XLA used before, runs them on all: 2 to 4 times as fast on two cores.
 Matrix products are slightly faster by Eigen too; reductions are YNNPACK's. Vectors of 512 bits,
-where a CPU has them, serve what lies between. The numbers are the same but for rounding.
+where a CPU has them, speed up all other operations. The numbers are the same but for rounding.
 docs/results.md has the figures.
 
-What no option reaches: XLA asks malloc for a call's whole workspace and frees it at the call's end,
+No option changes this: XLA asks malloc for a call's whole workspace and frees it at the call's end,
 and glibc gives such a block back to the system, which clears every page of the next one. A malloc
 that keeps it, preloaded, takes 6 to 23 % off a training step (README, Speed).
 """
@@ -25,8 +25,8 @@ OPTIONS = {
 def tune_cpu() -> None:
     """Sets `OPTIONS` for the whole process; to be called before anything is computed.
 
-    Adds to XLA_FLAGS, which touches no GPU or TPU. What the user has chosen there stands. Where
-    jaxlib is of another version, which might not know an option, nothing is changed.
+    Adds to XLA_FLAGS, which touches no GPU or TPU, and keeps the options that are set there. Does
+    nothing with another version of jaxlib, which might not know an option.
     """
     version = tuple(int(part) for part in jax.__version__.split(".")[:2])
     if not (0, 10) <= version <= (0, 12):

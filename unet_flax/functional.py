@@ -51,7 +51,7 @@ def functional(module: nnx.Module) -> tuple[Network, Params]:
     `network(params, *args, **kwargs)` equals `module(*args, **kwargs)` for the module's own
     parameters. Plain dicts cost `jax.jit` nothing per call, where an NNX module costs
     milliseconds of Python. All keys are strings, as jax.export and file formats want them.
-    `unet_flax.module(config, params)` is the way back to a module.
+    `unet_flax.module(config, params)` makes a module of params again.
 
     Constants, such as Fourier frequencies, are among the parameters; their gradient is zero, and
     weight decay must leave them alone, for example by decaying only what has two axes or more.

@@ -154,7 +154,7 @@ class Upsample(nnx.Module):
 
 
 class Resample(nnx.Module):
-    """Applies a resampling function and, where one is given, a convolution after it."""
+    """A resampling function, then an optional convolution."""
 
     def __init__(self, function: Callable[[Array], Array], conv: Callable = identity):
         self.function = function
@@ -170,7 +170,7 @@ class Resample(nnx.Module):
 
 
 class InputPyramid(nnx.Module):
-    """A 3x3 convolution, then `Halve`: NCSN++'s way of showing the image to a deeper level.
+    """A 3x3 convolution, then `Halve`: the image for the next level of NCSN++'s encoder.
 
     The convolution reaches as far beyond the border as the filter looks.
 
@@ -193,7 +193,7 @@ class InputPyramid(nnx.Module):
 
 @dataclass(frozen=True)
 class Strided:
-    """Down by a convolution of stride 2, up by repeating pixels and convolving; DDPM's way.
+    """Down by a convolution of stride 2, up by repeating pixels and convolving, as in DDPM.
 
     Attributes:
       symmetric: where the padding of the strided convolution goes, see `Downsample`.

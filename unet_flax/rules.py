@@ -1,4 +1,4 @@
-"""What a field may hold: each rule gives the value back as a plain one, or says what is allowed.
+"""Rules for fields: each returns the value as a plain Python one, or says what is allowed.
 
 settle(self, channels=whole(), dropout=real(least=0, below=1), remat=flag)
 

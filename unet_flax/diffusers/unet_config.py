@@ -267,7 +267,11 @@ def _block_fields(config: UNetConfig) -> dict[str, Any]:
         every = all(isinstance(kind, Residual) for kind in kinds if kind)
         fields[f"{half}_block_types"] = types if half == "down" else types[::-1]
         fields[f"{half}sample_type"] = "resnet" if True in hows or (not hows and every) else "conv"
-    symmetric = {kind.symmetric for kind in config.downsampling if isinstance(kind, Strided)}
+    down, up = (
+        {kind.symmetric for kind in kinds if isinstance(kind, Strided)}
+        for kinds in (config.downsampling, config.upsampling)
+    )
+    symmetric = down or up  # only the encoder's strided convolutions are padded
     if len(symmetric) > 1:
         raise ValueError(
             f"resampling={config.resampling} cannot be expressed by diffusers' UNet2DModel, whose "

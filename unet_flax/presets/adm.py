@@ -1,14 +1,16 @@
 """ADM's networks, with a learned variance (6 output channels)."""
 
+from typing import Any
+
 from unet_flax.config import UNetConfig
 from unet_flax.embeddings import Table
 from unet_flax.noise_features import Sinusoidal
 from unet_flax.resample import Residual
 
 
-def adm(image_size: int, num_classes: int | None, **settings) -> UNetConfig:
+def adm(image_size: int, num_classes: int | None, **settings: Any) -> UNetConfig:
     """What all networks of the paper have in common; settings change it."""
-    common = dict(
+    common: dict[str, Any] = dict(
         out_channels=6,
         attention_resolutions=(32, 16, 8),
         head_dim=64,

@@ -1,6 +1,7 @@
 """EDM's networks: DDPM++, NCSN++ and ADM."""
 
 import math
+from typing import Any
 
 from unet_flax.config import UNetConfig
 from unet_flax.embeddings import OneHot
@@ -9,7 +10,7 @@ from unet_flax.presets.adm import adm
 from unet_flax.resample import Residual
 
 
-def _ddpmpp(image_size: int, channel_mult: tuple[int | float, ...], **settings) -> UNetConfig:
+def _ddpmpp(image_size: int, channel_mult: tuple[int | float, ...], **settings: Any) -> UNetConfig:
     return UNetConfig(
         image_size=image_size,
         channels=128,
