@@ -10,10 +10,11 @@ from diffusion.sampling.samplers import Sampler
 
 
 def outside_sampler():
-    """The class of docs/samplers.md, which is defined outside the package."""
-    page = (Path(__file__).parent.parent / "docs" / "samplers.md").read_text()
-    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    names = {"__name__": "docs_samplers"}
+    """The class that README.md shows, which is defined outside the package."""
+    page = (Path(__file__).parent.parent / "README.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (snippet,) = (snippet for snippet in snippets if "BaseSampler" in snippet)
+    names = {"__name__": "readme"}
     exec(snippet, names)
     (kind,) = [v for v in names.values() if isinstance(v, type) and issubclass(v, dm.BaseSampler)]
     return kind, snippet
