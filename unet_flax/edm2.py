@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Integer, Key
 
 from unet_flax.blocks import dropout
 from unet_flax.edm2_config import EDM2Config as EDM2Config
@@ -165,7 +165,7 @@ class EDM2UNet(nnx.Module):
         x: Float[Array, "B H W C"],
         c_noise: Float[Array, "B"],
         *,
-        label: Int[Array, "B"] | None = None,
+        label: Integer[Array, "B"] | None = None,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B H W C"]:
         """Runs the network.
@@ -211,7 +211,7 @@ class EDM2UNet(nnx.Module):
                 h = run(block, mp_concat(h, skips.pop(), config.concat_balance))
         return self.conv_out(h, self.out_gain[...]).astype(jnp.float32)
 
-    def _label(self, label: Int[Array, "B"]) -> Float[Array, "B E"]:
+    def _label(self, label: Integer[Array, "B"]) -> Float[Array, "B E"]:
         num_classes = self.config.num_classes
         assert num_classes is not None
         label = as_int32(label)

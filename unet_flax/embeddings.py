@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
 
 from unet_flax.mesh import sharding_of
 from unet_flax.noise_features import NoiseFeatures, Sinusoidal
@@ -24,7 +24,7 @@ from unet_flax.rules import flag, settle
 INIT = nnx.initializers.xavier_uniform()
 
 
-def as_int32(label: Int[Array, "B"]) -> Int[Array, "B"]:
+def as_int32(label: Integer[Array, "B"]) -> Int[Array, "B"]:
     """Labels of any integer type as int32; values beyond int32 become its largest or smallest.
 
     In a narrow or unsigned type, comparisons and sums with -1 or num_classes wrap around.
@@ -61,7 +61,7 @@ class LabelEmbedding(nnx.Module):
             )
         )
 
-    def __call__(self, label: Int[Array, "B"]) -> Float[Array, "B E"]:
+    def __call__(self, label: Integer[Array, "B"]) -> Float[Array, "B E"]:
         label = as_int32(label)
         is_class = (label >= 0) & (label < self.num_classes)
         beyond = self.num_classes + 1  # `fill` makes NaN of it, and of -1 where there is no null
@@ -84,7 +84,7 @@ class OneHotLabel(nnx.Module):
         self.num_classes = num_classes
         self.linear = nnx.Linear(num_classes, channels, kernel_init=INIT, rngs=rngs, **types)
 
-    def __call__(self, label: Int[Array, "B"]) -> Float[Array, "B F"]:
+    def __call__(self, label: Integer[Array, "B"]) -> Float[Array, "B F"]:
         label = as_int32(label)
         one_hot = jax.nn.one_hot(label, self.num_classes) * np.sqrt(self.num_classes)
         is_known = (label >= -1) & (label < self.num_classes)
@@ -215,7 +215,7 @@ class Embedding(nnx.Module):
     def __call__(
         self,
         c_noise: Float[Array, "B"],
-        label: Int[Array, "B"] | None = None,
+        label: Integer[Array, "B"] | None = None,
         augment_label: Float[Array, "B A"] | None = None,
     ) -> Float[Array, "B E"]:
         features = self.noise_features(c_noise) + self.label_features(label)

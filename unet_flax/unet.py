@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
 from unet_flax.attention import CrossAttention, SelfAttention
 from unet_flax.blocks import GroupNorm, ResBlock, conv
@@ -177,7 +177,7 @@ class UNet(nnx.Module):
         x: Float[Array, "B *spatial C"],
         c_noise: Float[Array, "B"],
         *,
-        label: Int[Array, "B"] | None = None,
+        label: Integer[Array, "B"] | None = None,
         augment_label: Float[Array, "B A"] | None = None,
         context: Float[Array, "B S D"] | None = None,
         context_mask: Bool[Array, "B S"] | None = None,
