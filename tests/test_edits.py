@@ -11,6 +11,7 @@ import diffusion as dm
 import sample
 from commands import pipeline, sample_request
 from configs.recipe import Sampling
+from diffusion.pixels import from_pixels, to_pixels
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +161,9 @@ def test_a_gif_shows_the_way_from_noise_to_the_images(run_dir, tmp_path):
         (
             ["--gif", "--sampler", "rk45", "--init-image", "{}/image.png", "--mask", "{}/mask.png"]
             + ["--num-resample", "1"],
-            "rk45 chooses its own steps",
+            "RK45 chooses its own steps",
         ),
-        (["--gif", "--sampler", "rk45"], "rk45 chooses its own steps"),
+        (["--gif", "--sampler", "rk45"], "RK45 chooses its own steps"),
     ],
 )
 def test_a_mistake_in_editing_is_one_line(run_dir, files, capsys, tmp_path, options, says):
