@@ -11,7 +11,11 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def snippets(page):
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+
+SNIPPETS = snippets(README)
 OF_A_RUN = "weights.safetensors"  # test_seams.py has a run for it
 
 
@@ -31,6 +35,21 @@ def test_the_readmes_snippets_run_one_after_the_other(ran):
     assert names["logits"].shape == (1, 32, 32, 2)
     assert names["x_0"].shape == (4, 8, 8, 3)
     assert (folder / "folder" / "config.json").exists()
+
+
+@pytest.mark.parametrize("page", ["train", "extend", "migrate"])
+def test_the_snippets_of_other_pages_run(ran, page):
+    _, folder = ran
+    (snippet,) = snippets((ROOT / "docs" / f"{page}.md").read_text())
+    names = {}
+    with contextlib.chdir(folder):  # which holds a diffusers folder of images of 8x8
+        exec(
+            snippet.replace("(4, 32, 32, 3)", "(4, 8, 8, 3)").replace("steps=50", "steps=3"), names
+        )
+    results = {
+        name: value for name, value in names.items() if name in ("recipe", "batch", "images")
+    }
+    assert results
 
 
 def test_reuse_takes_ten_lines_in_nnx_in_linen_and_in_plain_jax():
