@@ -41,15 +41,11 @@ def test_the_readmes_snippets_run_one_after_the_other(ran):
 def test_the_snippets_of_other_pages_run(ran, page):
     _, folder = ran
     (snippet,) = snippets((ROOT / "docs" / f"{page}.md").read_text())
+    small = snippet.replace("(4, 32, 32, 3)", "(4, 8, 8, 3)").replace("steps=50", "steps=3")
     names = {}
     with contextlib.chdir(folder):  # which holds a diffusers folder of images of 8x8
-        exec(
-            snippet.replace("(4, 32, 32, 3)", "(4, 8, 8, 3)").replace("steps=50", "steps=3"), names
-        )
-    results = {
-        name: value for name, value in names.items() if name in ("recipe", "batch", "images")
-    }
-    assert results
+        exec(small, names)
+    assert names.keys() & {"recipe", "batch", "images"}
 
 
 def test_reuse_takes_ten_lines_in_nnx_in_linen_and_in_plain_jax():
