@@ -1,7 +1,9 @@
 """Whatever is done to a run costs it time and nothing else, and is told in one line."""
 
+import logging
 import shutil
 import signal
+import sys
 import time
 
 import jax
@@ -182,3 +184,13 @@ def test_a_grid_of_samples_that_are_nan_does_not_end_the_training(tmp_path, caps
     )
     out = capsys.readouterr().out
     assert ": no grid, for samples are nan" in out and checkpoint.steps(tmp_path)[-1] == 4
+
+
+def test_a_command_restores_the_logging_and_the_hook_that_it_sets():
+    def settings():
+        return [logging.getLogger(name).level for name in ("absl", "asyncio")], sys.unraisablehook
+
+    before = settings()
+    with cli.one_line_errors():
+        assert settings() != before
+    assert settings() == before

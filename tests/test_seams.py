@@ -244,3 +244,28 @@ def test_a_module_of_exported_weights_is_the_network(run_dir):
     x, c_noise, label = jnp.ones((2, 8, 8, 1)), jnp.zeros(2), jnp.array([1, 2])
     expected = read.network(read.params, x, c_noise, label=label)
     np.testing.assert_allclose(unet(x, c_noise, label=label), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_diffusers_draws_from_an_exported_run_what_the_run_draws(ddpm_run, tmp_path):
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    export.main([str(ddpm_run), str(tmp_path), "--to", "diffusers"])
+    theirs = diffusers.DDPMPipeline.from_pretrained(tmp_path)
+    assert theirs.scheduler.config.variance_type == "fixed_small"
+
+    read = pipeline.read(ddpm_run)
+    ddim = dataclasses.replace(read.sampling, sampler=dm.Euler())
+    name, config = export.scheduler_of(dataclasses.replace(read, sampling=ddim))
+    scheduler = diffusers.DDIMScheduler.from_config(config)
+    scheduler.set_timesteps(20)
+    assert name == "DDIMPipeline"
+    sigmas = ddim.grid(20)
+    eps = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
+    x_0 = dm.Euler()(read.denoiser(jnp.full(2, -1)), sigmas[0] * eps, sigmas, jax.random.key(0))
+    # x_t / sqrt(1 + sigma^2) is diffusers' x_t
+    x = torch.tensor(eps).permute(0, 3, 1, 2) * float(sigmas[0] / jnp.sqrt(1 + sigmas[0] ** 2))
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            x = scheduler.step(theirs.unet(x, t).sample, t, x).prev_sample
+    np.testing.assert_allclose(x_0, x.permute(0, 2, 3, 1).numpy(), atol=1e-3)
