@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from diffusion.run.hardware import peak_flops, suits_residence
+from diffusion.run.hardware import peak_flops, fits_on_device
 from diffusion.run.meter import Meter
 
 NAN = float("nan")
@@ -146,4 +146,4 @@ def test_a_clock_that_has_just_been_restarted_states_no_speed():
 )
 def test_a_dataset_lies_on_an_accelerator_that_has_room(platform, stats, num_bytes, suits):
     device = SimpleNamespace(platform=platform, memory_stats=lambda: stats)
-    assert suits_residence(num_bytes, device) == suits
+    assert fits_on_device(num_bytes, device) == suits
