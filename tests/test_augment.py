@@ -87,7 +87,7 @@ def test_the_label_alone_says_what_was_done():
         np.testing.assert_allclose(changed, expected, atol=1e-3)  # rounding, times the slope
 
 
-def test_every_change_happens_at_its_rate_and_is_told():
+def test_every_transformation_happens_at_its_rate_and_is_in_the_label():
     image = jnp.zeros((4000, 2, 2, 1))
     label = np.asarray(dm.NonLeaky(0.2)(jax.random.key(0), {"image": image})["augment_label"])
     changes = np.stack(

@@ -171,7 +171,7 @@ def test_a_damaged_config_is_named(tmp_path):
 
 # the writes that the failed one has cut off say so, and Python remarks on each
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_save_that_does_not_fit_is_told_with_the_last_checkpoint_which_stays_whole(run_dir):
+def test_a_save_on_a_full_disk_names_the_last_checkpoint_which_stays_complete(run_dir):
     checkpoints = checkpoint.Checkpoints(run_dir, keep=2)
     says = rf"File too large\); last checkpoint: {run_dir}/checkpoints/30\. "
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -61,7 +61,7 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(tmp_path, capsys):
     assert recipe.data.batch_size == 8 and not run_dir.exists()
     _, params = build.abstract_network(recipe)
     assert f"parameters           {sum(leaf.size for leaf in jax.tree.leaves(params)):,}" in rest
-    assert "GFLOP an image" in rest and "a device of 4" in rest and "optimiser" in rest
+    assert "GFLOP an image" in rest and "per device of 4" in rest and "optimiser" in rest
 
 
 def test_chosen_steps_are_traced_and_chosen_checkpoints_stay(tmp_path):

@@ -138,8 +138,8 @@ def test_a_folder_without_the_archive_is_named(tmp_path):
         Cifar10(path=str(tmp_path / "tfds"), manual_dir=str(tmp_path)).load()
 
 
-def test_without_a_network_the_user_is_told_address_checksum_and_place(tmp_path, monkeypatch):
-    # a proxy that nobody answers at stands for a network that is not there
+def test_without_a_network_the_error_names_address_checksum_and_folder(tmp_path, monkeypatch):
+    # a proxy that does not answer simulates a missing network
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(ConnectionError) as caught:
         Cifar10(path=str(tmp_path / "tfds")).load()
@@ -180,7 +180,7 @@ def test_a_damaged_cache_is_made_anew(archive, tmp_path, truth, capsys):
     (cache,) = (tmp_path / "tfds").rglob("train_pixels.npz")
     cache.write_bytes(cache.read_bytes()[:1000])
     np.testing.assert_array_equal(source.load().pixels, truth[0])
-    assert "made anew" in capsys.readouterr().err
+    assert "writing it again" in capsys.readouterr().err
     capsys.readouterr()
     source.load()
     assert capsys.readouterr().err == ""

@@ -133,7 +133,7 @@ def test_a_gif_shows_the_way_from_noise_to_the_images(run_dir, tmp_path):
         (["--init-image", "{}/image.png", "--strength", "0"], "strength=0.0 is outside (0, 1]"),
         (["--init-image", "{}/image.png", "--strength", "nan"], "strength=nan is outside"),
         (["--init-image", "{}/flat.png"], "flat.png is 8 x 5 pixels"),
-        (["--init-image", "{}/text.png"], "text.png is no image"),
+        (["--init-image", "{}/text.png"], "text.png is not an image"),
         (["--init-image", "{}/none.png"], "none.png: No such file"),
         (["--init-image", "{}/image.png", "--mask", "{}/low.png"], "the mask is (4, 4)"),
         (["--init-image", "{}/image.png", "--mask", "{}/mask.png", "--invert"], "exclude"),

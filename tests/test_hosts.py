@@ -202,13 +202,13 @@ def test_sigterm_ends_a_host_before_it_trains(tmp_path):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (("localhost:1", None, 0), "are given together"),
-        ((None, 4, None), "are given together"),
+        (("localhost:1", None, 0), "go together: give all three"),
+        ((None, 4, None), "go together: give all three"),
         (("localhost:1", 2, 2), "--host-index 2 is outside 0 .. 1"),
         (("localhost", 2, 0), "not ADDRESS:PORT"),
     ],
 )
-def test_a_mistake_about_hosts_is_told(given, says):
+def test_wrong_host_options_are_an_error(given, says):
     with pytest.raises(ValueError, match=says):
         hosts.start(*given)
 
@@ -237,7 +237,7 @@ def pod(monkeypatch):
 
 
 @pytest.mark.skipif(find_spec("kubernetes") is not None, reason="the package is installed")
-def test_a_pod_without_kubernetes_package_is_told_what_to_install(pod):
+def test_a_pod_without_the_kubernetes_package_names_it_in_an_error(pod):
     with pytest.raises(ConnectionError, match="pip install kubernetes.* --num-hosts 1"):
         hosts.start()
 
@@ -247,7 +247,7 @@ def test_a_pod_that_is_a_run_of_its_own_asks_for_no_others(pod):
     assert jax.process_count() == 1
 
 
-def test_a_cluster_that_does_not_say_enough_is_told_in_a_line(monkeypatch):
+def test_an_incomplete_cluster_environment_is_an_error_in_one_line(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("SLURM_STEP_NODELIST", "a")  # and no number of the job
     with pytest.raises(ConnectionError, match="not found .*: .*--coordinator ADDRESS:PORT"):

@@ -52,9 +52,9 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(tmp_path, name):
     out, error = process.communicate(timeout=60)
     # as shells count: 143 and 130, so that nobody takes the run for finished
     assert process.returncode == 128 + getattr(signal, name)
-    assert ("once more to leave at once" in error) if name == "SIGINT" else not error
+    assert ("Ctrl-C again stops at once" in error) if name == "SIGINT" else not error
     reached = checkpoint.steps(tmp_path)[-1]
-    assert f"{name}: saved step {reached} of 100000; the same command goes on." in out
+    assert f"{name}: saved step {reached} of 100000; run the same command to resume." in out
     assert reached >= 5
     train_small(tmp_path / "whole", "--run.num-steps", str(reached))
     assert_bitwise_equal(final_state(tmp_path), final_state(tmp_path / "whole"))
@@ -110,7 +110,7 @@ def test_records_that_cannot_be_written_end_in_a_clear_line(tmp_path, capfd):
     assert error.count("\n") == 1
 
 
-def test_a_folder_is_one_process_s_at_a_time(tmp_path, capsys):
+def test_one_process_at_a_time_can_train_in_a_folder(tmp_path, capsys):
     argv = [*SMALL, "--run.num-steps", "1", "--run-dir", tmp_path]
     with lock.held(tmp_path):
         assert f"another process trains in {tmp_path}" in mistake(train.main, argv, capsys)
@@ -181,4 +181,4 @@ def test_a_grid_of_samples_that_are_nan_does_not_end_the_training(tmp_path, caps
         *("--run.num-steps", "4", "--run.sample-every-steps", "2", "--sampling.guidance", "1e38"),
     )
     out = capsys.readouterr().out
-    assert ": no grid, for samples are nan" in out and checkpoint.steps(tmp_path)[-1] == 4
+    assert ": no grid of samples: samples are nan" in out and checkpoint.steps(tmp_path)[-1] == 4

@@ -70,7 +70,7 @@ def test_grids_descend_to_zero(grid, num_steps):
     assert (jnp.diff(sigmas) < 0).all() and sigmas[-1] == 0
 
 
-def test_karras_begins_and_ends_where_it_is_told():
+def test_karras_starts_at_sigma_max_and_ends_at_sigma_min_then_zero():
     sigmas = dm.Karras(sigma_min=0.002, sigma_max=80.0)(18)
     np.testing.assert_allclose(sigmas[jnp.array([0, -2])], [80.0, 0.002], rtol=1e-5)
 

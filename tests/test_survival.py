@@ -83,14 +83,14 @@ def test_a_second_interrupt_leaves_at_once(tmp_path):
         if line.startswith("step 4/"):
             break
     began = time.monotonic()
-    process.send_signal(signal.SIGINT)  # it is drawing its samples, and heeds the first later
+    process.send_signal(signal.SIGINT)  # it is drawing samples, so it cannot stop yet
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert (
         error.split()
-        == """train.py: saves, then leaves; once more to leave at once.
+        == """train.py: saving a checkpoint before stopping; Ctrl-C again stops at once.
         train.py: stopped; checkpoints are kept.""".split()
     )
     assert time.monotonic() - began < 30
@@ -104,7 +104,7 @@ import train
 try:
     train.main(sys.argv[1:-1])
 finally:
-    from diffusion import checkpoint
+    from diffusion.run import checkpoint
     print("whole:", checkpoint.steps(sys.argv[-1] + "/run"))
 """
 

@@ -117,7 +117,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(plain_step, st
     assert metrics["skipped"] == 0 and not equal(after.params, before.params)
 
 
-def test_the_loss_is_told_apart_by_noise_level(plain_step, state):
+def test_the_loss_is_reported_by_noise_level(plain_step, state):
     _, metrics = plain_step(state, batch(0), KEY)
     assert metrics["level_counts"].sum() == 8
     assert float(metrics["level_sums"].sum()) == pytest.approx(8 * float(metrics["loss"]), rel=1e-5)

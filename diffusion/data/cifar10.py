@@ -75,7 +75,7 @@ def _builder(data_dir: Path) -> Any:
     from tensorflow_datasets.image_classification import cifar
 
     class WithoutTensorFlow(cifar.Cifar10, skip_registration=True):
-        """The original builder, except that it reads the archive and encodes PNG without TensorFlow.
+        """The original builder, but it reads the archive and encodes PNG without TensorFlow.
 
         tensorflow-datasets uses TensorFlow for both (tensorflow/datasets#11058).
         """
