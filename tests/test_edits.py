@@ -1,4 +1,4 @@
-"""Laws of `sample.py` where an image leads: what is drawn is what the library draws."""
+"""Laws of image editing by `sample.py`: it draws what the library draws."""
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,12 @@ import diffusion as dm
 import sample
 from commands import pipeline, sample_request
 from configs.recipe import Sampling
+from diffusion.pixels import from_pixels
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """An image, a mask of its lower half, the image at half its size, and what is no image."""
+    """An image, a mask of its lower half, the image at half its size, and a file that is not an image."""
     folder = tmp_path_factory.mktemp("files")
     pixels = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
     mask = np.zeros((8, 8), np.uint8)
@@ -160,9 +161,9 @@ def test_a_gif_shows_the_way_from_noise_to_the_images(run_dir, tmp_path):
         (
             ["--gif", "--sampler", "rk45", "--init-image", "{}/image.png", "--mask", "{}/mask.png"]
             + ["--num-resample", "1"],
-            "rk45 chooses its own steps",
+            "RK45 chooses its own steps",
         ),
-        (["--gif", "--sampler", "rk45"], "rk45 chooses its own steps"),
+        (["--gif", "--sampler", "rk45"], "RK45 chooses its own steps"),
     ],
 )
 def test_a_mistake_in_editing_is_one_line(run_dir, files, capsys, tmp_path, options, says):
