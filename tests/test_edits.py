@@ -16,7 +16,7 @@ from diffusion.pixels import from_pixels
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """An image, a mask of its lower half, the image at half its size, and a file that is not an image."""
+    """An image, a mask of its lower half, the image at half size, a file that is no image."""
     folder = tmp_path_factory.mktemp("files")
     pixels = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
     mask = np.zeros((8, 8), np.uint8)

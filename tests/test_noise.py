@@ -1,4 +1,4 @@
-"""Laws of the sigma axis."""
+"""Laws of noise levels: schedules, distributions of sigma, grids."""
 
 import typing
 
@@ -21,7 +21,7 @@ def test_sigma_inverts_alpha_bar():
     np.testing.assert_allclose(1 / (1 + dm.VPLinear().table ** 2), textbook_alpha_bar(), rtol=1e-12)
 
 
-def test_alpha_bar_ends_where_ddpm_says():
+def test_alpha_bar_at_the_last_timestep_is_ddpms():
     # Ho et al. 2020, section 4: the signal left at T is small, D_KL ~ 1e-5 bits per dimension
     alpha_bar = 1 / (1 + dm.VPLinear().table ** 2)
     np.testing.assert_allclose(alpha_bar[0], 0.9999)
