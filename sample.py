@@ -1,8 +1,8 @@
 """Draws images from a trained run: `python sample.py runs/digits --label all --num-images 100`.
 
-A diffusers folder (a DDPM pipeline's, or a UNet2DModel's) serves in place of a run. Writes
-grid.png, 00000.png ... and samples.npz (images uint8 (N, H, W, C), labels (N,)). An image can be
-edited: `--init-image`, `--low-res`, `--interpolate`.
+Instead of a run's folder, a diffusers folder (of a DDPM pipeline or a UNet2DModel) can be given.
+Writes grid.png, 00000.png ... and samples.npz (images uint8 (N, H, W, C), labels (N,)). Edits
+images with `--init-image`, `--low-res` or `--interpolate`.
 """
 
 import dataclasses
@@ -38,14 +38,16 @@ def main(argv: list[str]) -> None:
             images.save_samples(out, pixels, labels)
             if frames:
                 images.save_gif(out / "denoising.gif", frames)
-    hosts.say(f"{len(pixels)} images of {trained.name}: {out / 'grid.png'}")
+    hosts.print_on_main(f"{len(pixels)} images of {trained.name}: {out / 'grid.png'}")
     if isinstance(edit, edits.Invert):
         error = reconstruction_error(pixels, edit.image)
-        hosts.say(f"reconstruction: {error:.4f} root mean square error, of values in [-1, 1]")
+        hosts.print_on_main(
+            f"reconstruction: {error:.4f} root mean square error, of values in [-1, 1]"
+        )
 
 
 def reconstruction_error(pixels: UInt8[np.ndarray, "N H W C"], image: Any) -> float:
-    """Root mean square difference to one image, of values in [-1, 1]."""
+    """Root mean square difference between all samples and one image, of values in [-1, 1]."""
     return math.sqrt(np.square(from_pixels(pixels) - np.asarray(image)).mean())
 
 

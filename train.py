@@ -1,7 +1,7 @@
 """Trains a diffusion U-Net: `python train.py RECIPE [--section.field VALUE ...] [--run-dir DIR]`.
 
-Without arguments lists the recipes; `RECIPE --help` lists every field. A folder that holds a
-checkpoint is resumed, bit for bit as if it had never stopped.
+Without arguments, lists the recipes; `RECIPE --help` lists every field. If the folder holds a
+checkpoint, training resumes from it, bit for bit as if it had not been interrupted.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from unet_flax import tune_cpu
 
 def main(argv: list[str]) -> None:
     tune_cpu()
-    with ExitStack() as held:
+    with ExitStack() as stack:
         with cli.one_line_errors(ValueError, OSError):
             request = train_request.parse(argv)
             recipe, run_dir = request.recipe, request.run_dir
@@ -35,28 +35,30 @@ def main(argv: list[str]) -> None:
             mesh = recipe.mesh.make()
             sharding.check_batch_size(mesh, recipe.data.batch_size, recipe.run.accumulate)
             if request.is_dry:
-                return hosts.say(*cost.lines(recipe, mesh), sep="\n")
+                return hosts.print_on_main(*cost.lines(recipe, mesh), sep="\n")
             tracker.check(recipe.run.tracker)
             compilation_cache.enable()
             job = build.job(recipe, run_dir, mesh, request.profile_steps)
             if hosts.is_main():
-                held.enter_context(lock.held(run_dir))
+                stack.enter_context(lock.held(run_dir))
             build.claim(run_dir, recipe)
             state = build.start(job)
-        with cli.one_line_errors(tracker.Refused, OSError):
+        with cli.one_line_errors(tracker.TrackerError, OSError):
             train(job, state)
 
 
 def train(job: Job, state: dm.TrainState) -> None:
-    """Trains from state.step to run.num_steps, and writes the run's folder.
+    """Trains from state.step to run.num_steps, and writes to the run's folder.
 
     Raises:
-      FloatingPointError: weights, or too many steps, are not finite; names the last checkpoint.
-      SaveError: a checkpoint or a record cannot be written.
-      SystemExit: asked to stop by a signal, after saving; with 128 + its number, as shells do.
+      FloatingPointError: the weights are not finite, or too many steps were skipped; the message
+        names the last checkpoint.
+      SaveError: a checkpoint or a log file cannot be written.
+      SystemExit: a signal requested a stop, and a checkpoint was saved; the exit status is 128 plus
+        the signal's number.
     """
     run, run_dir, batch_size = job.recipe.run, job.run_dir, job.dataset.batch_size
-    first, began = int(state.step), time.perf_counter()
+    first, start_time = int(state.step), time.perf_counter()
     train_step, key = build.train_step(job.recipe, job.network)
     with (
         signals.stop_requests() as stop_request,
@@ -67,10 +69,12 @@ def train(job: Job, state: dm.TrainState) -> None:
         closing(Progress(run.num_steps, first, batch_size)) as progress,
     ):
         num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        hosts.say(f"{run_dir}: {num_parameters:,} parameters, steps {first} to {run.num_steps}")
+        hosts.print_on_main(
+            f"{run_dir}: {num_parameters:,} parameters, steps {first} to {run.num_steps}"
+        )
         peak = cost.peak_images_per_second(job.recipe, job.mesh)
         meter = Meter(batch_size, run.max_skipped_steps, peak)
-        draw_due_grid(job, journal, state)  # if the run was stopped before it had drawn it
+        draw_due_grid(job, journal, state)  # missing if the run was stopped before it was drawn
         stop, step, is_stopped = hosts.StopAgreement(first), first, False
         while step < run.num_steps and not is_stopped:
             before, is_new = step, step == first
@@ -81,7 +85,7 @@ def train(job: Job, state: dm.TrainState) -> None:
             progress.advance(step - before)
             if is_new:
                 jax.block_until_ready(metrics)
-                meter.restart_clock()  # without the compilation
+                meter.restart_clock()  # the speed must not include the compilation
 
             logs, is_last = step % run.log_every_steps == 0, step == run.num_steps
             is_stopped = not is_last and stop.reached(step, stop_request, metrics)
@@ -93,7 +97,8 @@ def train(job: Job, state: dm.TrainState) -> None:
                     checkpoints.wait()
                     raise FloatingPointError(
                         f"{meter.fault}, up to step {step} (seed {run.seed}); "
-                        f"{checkpoint.last(run_dir)}. A lower --optimizer.learning-rate may help."
+                        f"{checkpoint.describe_last(run_dir)}. "
+                        "A lower --optimizer.learning-rate may help."
                     )
                 journal.metrics(step, values)
                 progress.report(step, values)
@@ -104,17 +109,19 @@ def train(job: Job, state: dm.TrainState) -> None:
                 draw_due_grid(job, journal, state)
                 meter.restart_clock()
         checkpoints.wait()
-        asked = stop_request()
+        received = stop_request()
     if step < run.num_steps:
-        who = asked.name if asked else "another host is stopped"
-        hosts.say(f"{who}: saved step {step} of {run.num_steps}; the same command goes on.")
-        sys.exit(128 + (asked or signal.SIGTERM))
-    grid = run_dir / "samples" / f"{step}.png"
-    hosts.say(f"{step - first} steps in {time.perf_counter() - began:.0f} s; samples: {grid}")
+        reason = received.name if received else "another host received a signal"
+        hosts.print_on_main(
+            f"{reason}: saved step {step} of {run.num_steps}; run the same command to resume."
+        )
+        sys.exit(128 + (received or signal.SIGTERM))
+    seconds, grid = time.perf_counter() - start_time, run_dir / "samples" / f"{step}.png"
+    hosts.print_on_main(f"{step - first} steps in {seconds:.0f} s; samples: {grid}")
 
 
 def draw_due_grid(job: Job, journal: Journal, state: dm.TrainState) -> None:
-    """Draws a grid of samples where one is due and missing; says if they are not finite."""
+    """Draws the grid of samples if one is due and missing; reports if samples are not finite."""
     step, recipe = int(state.step), job.recipe
     is_missing = not (job.run_dir / "samples" / f"{step}.png").exists()
     if not build.is_grid_due(recipe.run, step) or not hosts.any_host(is_missing):
@@ -126,7 +133,7 @@ def draw_due_grid(job: Job, journal: Journal, state: dm.TrainState) -> None:
     try:
         journal.samples(step, images.grid(draw.draw(trained, labels, seed=0)))
     except FloatingPointError as error:
-        hosts.say(f"step {step}: no grid, for {error}")
+        hosts.print_on_main(f"step {step}: no grid of samples: {error}")
 
 
 if __name__ == "__main__":

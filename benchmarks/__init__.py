@@ -1,1 +1,1 @@
-"""What the figures in docs/results.md were measured with: `python -m benchmarks.NAME`."""
+"""The benchmarks behind docs/results.md: `python -m benchmarks.NAME`."""

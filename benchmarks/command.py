@@ -1,4 +1,4 @@
-"""What the benchmarks against PyTorch have in common: their options, and PyTorch's own."""
+"""The command line that the benchmarks against PyTorch share, and how PyTorch is run."""
 
 import argparse
 import contextlib
@@ -16,11 +16,11 @@ from benchmarks.networks import Case
 
 @dataclass(frozen=True)
 class TorchOptions:
-    """How PyTorch runs its side.
+    """How PyTorch runs the network.
 
     Attributes:
-      compiled: by torch.compile.
-      channels_last: whether channels lie next to each other in memory.
+      compiled: whether torch.compile is used.
+      channels_last: whether the memory format is channels_last.
     """
 
     compiled: bool = False
@@ -29,7 +29,7 @@ class TorchOptions:
     def prepare(self, model: torch.nn.Module) -> Any:
         if not self.compiled:
             return model
-        torch._dynamo.reset()  # or the second batch's size makes the code general in it
+        torch._dynamo.reset()  # otherwise a second batch size is compiled with dynamic shapes
         return torch.compile(model, mode="max-autotune", dynamic=False)
 
     def images(self, case: Case) -> torch.Tensor:
@@ -57,7 +57,7 @@ TheirSide = Callable[[Case, str, TorchOptions], Callable[[], Any]]
 def run(
     doc: str | None, our_side: OurSide, their_side: TheirSide, argv: list[str] | None = None
 ) -> None:
-    """Parses the command line, measures, prints a table and writes JSON where asked to."""
+    """Parses the command line, measures, prints a table, and writes JSON if --json is given."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -73,7 +73,7 @@ def run(
     for name in args.networks:
         ours, theirs = networks.num_parameters(networks.case(name))
         if ours != theirs:
-            print(f"{name}: {ours:,} parameters here, {theirs:,} there: diffusers has but the like")
+            print(f"{name}: {ours:,} parameters; diffusers' most similar network has {theirs:,}")
         for batch_size in args.batch_size:
             case = networks.case(name, batch_size)
             try:
@@ -84,7 +84,7 @@ def run(
             except (RuntimeError, jax.errors.JaxRuntimeError) as error:
                 if not timing.is_out_of_memory(repr(error)):
                     raise
-                print(f"{name} {args.dtype}, batch {case.batch}: does not fit beside the others")
+                print(f"{name} {args.dtype}, batch {case.batch}: out of memory, skipped")
                 break
             made = timing.rows(
                 f"{name} {args.dtype}",
@@ -95,7 +95,7 @@ def run(
             )
             timing.show(made)
             rows += made
-            if args.json:  # after each, or an error at the last would take all figures with it
+            if args.json:  # after each case, so that an error in a later one loses no results
                 timing.write_json(args.json, Path(parser.prog).stem, rows)
 
 

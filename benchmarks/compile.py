@@ -1,9 +1,8 @@
-"""How long XLA takes, and a command to its first step: `python -m benchmarks.compile`.
+"""Compilation time, and time from a command to its first step: `python -m benchmarks.compile`.
 
-Each is measured in a process of its own, first with an empty cache of compiled code and then with
-what the first has left there: the training step of a network (tracing, lowering and compiling),
-and `train.py RECIPE` from the command to the end of its first step, with the cache that it keeps
-by itself.
+Measures the training step of a network (tracing, lowering and compiling), and `train.py RECIPE`
+from the command to the end of its first step. Each measurement is a process of its own, and is made
+twice: with an empty compilation cache (cold), and with the cache that the first one wrote (warm).
 """
 
 import argparse
@@ -37,7 +36,7 @@ print("seconds", time.perf_counter() - began)
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Seconds without and with compiled code on disk."""
+    """Seconds with an empty and with a filled compilation cache."""
 
     what: str
     cold_seconds: float
@@ -78,8 +77,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--recipes", nargs="+", default=["cifar10_ddpm"], help="to compile")
-    parser.add_argument("--start", nargs="+", default=["digits"], help="to begin")
+    parser.add_argument(
+        "--recipes", nargs="+", default=["cifar10_ddpm"], help="recipes whose step is compiled"
+    )
+    parser.add_argument(
+        "--start", nargs="+", default=["digits"], help="recipes that are started with train.py"
+    )
     parser.add_argument("--rounds", type=timing.count, default=3)
     parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     args = parser.parse_args()

@@ -1,8 +1,8 @@
-"""How fast batches come: `python -m benchmarks.data`. No model; images a second.
+"""Speed of the input pipeline, without a model, in images per second: `python -m benchmarks.data`.
 
-CIFAR-10's size, random pixels: reading a batch from memory, putting it on the device, the same
-ahead of time by the thread that training uses, and choosing it on the device from a dataset that
-lies there, with and without EDM's augmentation.
+With random pixels of CIFAR-10's size, measures: reading a batch from memory; reading it and putting
+it on the device; the same through the prefetching thread of training; gathering a batch on the
+device from a dataset that is kept there, with and without EDM's augmentation.
 """
 
 import argparse
@@ -31,7 +31,7 @@ class Speed:
 
 
 def speed(call: Callable[[int], Any], batch_size: int, seconds: float) -> float:
-    """Images a second of `call(step)`, which gives a batch."""
+    """Images per second of `call(step)`, which returns a batch."""
     jax.block_until_ready(call(0))
     began, step = time.perf_counter(), 1
     while time.perf_counter() - began < seconds:
@@ -45,7 +45,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--batch-size", type=timing.count, default=128)
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each")
+    parser.add_argument("--seconds", type=float, default=3.0, help="duration of each measurement")
     parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     args = parser.parse_args()
     unet_flax.tune_cpu()  # as train.py does
@@ -68,9 +68,9 @@ def main() -> None:
     calls: dict[str, Callable[[int], Any]] = {
         "read from memory": lambda step: dataset.batch(0, step),
         "and put on the device": lambda step: sharding.shard_batch(mesh, dataset.batch(0, step)),
-        "ahead of time": lambda step: next(ahead),
-        "chosen on the device": lambda step: chosen(dataset.indices(0, step)),
-        "and augmented as EDM's": lambda step: augmented(
+        "prefetched": lambda step: next(ahead),
+        "gathered on the device": lambda step: chosen(dataset.indices(0, step)),
+        "and augmented as in EDM": lambda step: augmented(
             dataset.indices(0, step), jax.random.fold_in(key, step)
         ),
     }

@@ -1,4 +1,4 @@
-"""What both sides run on: `python -m benchmarks.devices` ends with one line unless it is a GPU."""
+"""Checks that JAX and PyTorch use the same device; `python -m benchmarks.devices` demands a GPU."""
 
 import sys
 
@@ -11,17 +11,17 @@ def torch_device() -> torch.device:
 
 
 def shared() -> str:
-    """The kind of device that JAX and PyTorch are both on; ends the program where they differ."""
+    """The platform that JAX and PyTorch both use; exits with a message if they differ."""
     ours = jax.default_backend()
     theirs = "gpu" if torch_device().type == "cuda" else "cpu"
     if ours != theirs:
         sys.exit(
-            f"JAX runs on a {ours}, PyTorch on a {theirs}: no comparison. Install both for one kind"
-            " of device, or hide the GPU by CUDA_VISIBLE_DEVICES=-1."
+            f"JAX runs on the {ours}, but PyTorch on the {theirs}. Install both for the same "
+            "device, or hide the GPU with CUDA_VISIBLE_DEVICES=-1."
         )
     return ours
 
 
 if __name__ == "__main__":
     if shared() != "gpu":
-        sys.exit("JAX and PyTorch see no GPU here; `make bench` measures the CPU.")
+        sys.exit("JAX and PyTorch find no GPU; use `make bench` to measure the CPU.")

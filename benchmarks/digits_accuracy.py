@@ -1,8 +1,8 @@
-"""Share of generated digits that are what they should be.
+"""Share of generated digits that a classifier assigns to the right class.
 
-`python -m benchmarks.digits_accuracy RUN_DIR [--seed 0]` draws 50 images of each class by 18 Heun
-steps without guidance, and asks a 3-nearest-neighbour classifier, fitted on all real digits, for
-their class.
+`python -m benchmarks.digits_accuracy RUN_DIR [--seed 0]` draws 50 images of each class with 18 Heun
+steps and no guidance, and classifies them with a 3-nearest-neighbour classifier that was fitted on
+all real digits.
 """
 
 import argparse
@@ -37,9 +37,9 @@ def main() -> None:
     classifier.fit(features, classes)
     right = classifier.predict(pixels.reshape(len(pixels), -1).astype(float)) == labels
     by_class = right.reshape(10, 50).sum(1)
-    print(f"{trained.name}: {right.mean():.1%} of 500 generated digits are given their own label")
+    print(f"{trained.name}: {right.mean():.1%} of 500 generated digits are classified correctly")
     print(f"by class, of 50: {' '.join(map(str, by_class))}")
-    print(f"(the same classifier on real digits that it has not seen: {held_out:.1%})")
+    print(f"(held-out real digits, by the same classifier: {held_out:.1%})")
 
 
 if __name__ == "__main__":

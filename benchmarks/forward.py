@@ -1,7 +1,7 @@
-"""A forward of the network against diffusers' in PyTorch: `python -m benchmarks.forward`.
+"""A forward pass of the network against diffusers' in PyTorch: `python -m benchmarks.forward`.
 
-Both are told noisy images and their noise levels, and give what they predict; dropout is off.
-On a GPU also `--dtype bfloat16 --sides eager compiled`.
+The inputs of both are noisy images and their noise levels; dropout is off. On a GPU add
+`--dtype bfloat16 --sides eager compiled`.
 """
 
 from collections.abc import Callable

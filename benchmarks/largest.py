@@ -1,8 +1,8 @@
-"""The largest batch that a training step can take: `python -m benchmarks.largest --gib 4`.
+"""The largest batch of a training step that fits in memory: `python -m benchmarks.largest --gib 4`.
 
-Ours and diffusers' in PyTorch, each try in a process of its own: a GPU's memory is the limit there,
-and on a CPU the --gib that the process may hold at its peak. Tried are powers of two, and then the
-number half-way to the next one. Ours also with blocks computed again in the backward pass (remat).
+Compares our step, with and without recomputing blocks in the backward pass (remat), with diffusers'
+in PyTorch. Each trial is a process of its own. The limit is the GPU's memory, or on a CPU a peak of
+--gib. Batch sizes are powers of two, and then half-way from the largest that fits to the next.
 """
 
 import argparse
@@ -22,7 +22,7 @@ SIDES = ("unet-flax", "unet-flax remat", *(f"torch {side}" for side in command.S
 
 @dataclasses.dataclass(frozen=True)
 class Largest:
-    """The largest batch that fitted, and the peak of memory: the GPU's, or a CPU's process's."""
+    """The largest batch that fits, and its peak memory (of the GPU; on a CPU, of the process)."""
 
     case: str
     side: str
@@ -31,7 +31,7 @@ class Largest:
 
 
 def take(name: str, side: str, batch: int, dtype: str) -> float:
-    """Takes two steps and gives the peak of memory in GiB; fails where it does not fit."""
+    """Takes two steps and returns the peak memory in GiB; fails if the batch does not fit."""
     case = networks.case(name, batch)
     if side.startswith("torch"):
         options = command.SIDES[side.removeprefix("torch ")]
@@ -47,16 +47,16 @@ def take(name: str, side: str, batch: int, dtype: str) -> float:
 
 
 def fits(name: str, side: str, batch: int, dtype: str, gib: float | None) -> float | None:
-    """The peak in GiB of a process that tries, or None where the batch is too large."""
+    """The peak memory in GiB of a trial process, or None if the batch is too large."""
     argv = ["-m", "benchmarks.largest", "--networks", name, "--dtype", dtype]
     done = subprocess.run(
         [sys.executable, *argv, "--try", side, str(batch)],
-        env={"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"} | os.environ,  # of a GPU; PyTorch takes all
+        env={"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"} | os.environ,  # PyTorch has no such limit
         capture_output=True,
         text=True,
     )
     if done.returncode == -signal.SIGKILL:
-        return None  # the kernel ended it, for the machine has no more memory
+        return None  # killed by the kernel: the machine is out of memory
     if done.returncode != 0:
         if not timing.is_out_of_memory(done.stderr):
             raise RuntimeError(f"{side}, batch {batch}: {done.stderr.strip()[-500:]}")
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=networks.CASES, default=["ddpm"])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=[*SIDES[:2], "torch eager"])
-    parser.add_argument("--gib", type=float, help="what a process may hold; needed on a CPU")
+    parser.add_argument("--gib", type=float, help="memory limit of a trial; required on a CPU")
     parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     parser.add_argument("--try", nargs=2, dest="one", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -90,10 +90,10 @@ def main() -> None:
         print(take(args.networks[0], side, int(batch), args.dtype))
         return
     if devices.shared() == "cpu" and args.gib is None:
-        parser.error("on a CPU give --gib, the memory that a process may hold.")
+        parser.error("on a CPU, give --gib, the memory limit of a trial.")
     rows = []
     for name in args.networks:
-        networks.num_parameters(networks.case(name))  # equal, where the networks are the same
+        networks.num_parameters(networks.case(name))  # checks that both sides have equally many
         for side in args.sides:
             rows.append(row := search(name, side, args.dtype, args.gib))
             print(f"{row.case:20} {row.side:20} batch {row.batch:5}  {row.peak_gib:6.2f} GiB")

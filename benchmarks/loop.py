@@ -1,10 +1,10 @@
-"""What train.py's loop costs over the bare jitted step: `python -m benchmarks.loop [RECIPE ...]`.
+"""Overhead of train.py's loop over the bare jitted step: `python -m benchmarks.loop [RECIPE ...]`.
 
-The bare step runs on one batch that lies on the device. The loop is train.py itself, with its
-data, transfer, progress bar, log and checkpoints, at the recipe's own rates: as many steps as lie
-between two saves, with one save in their middle (the one at the end is not counted), which takes
-its share while it blocks and while it writes. The two alternate in one process; each pair gives one
-ratio of images per second, the loop's over the mean of the bare runs before and after it.
+The bare step runs on one batch that stays on the device. The loop is train.py itself, with data,
+transfer, progress bar, logs and checkpoints. It takes as many steps as the recipe has between two
+checkpoints, and saves one checkpoint in the middle; the one at the end is not timed. Loop and bare
+step alternate in one process. Each pair gives one ratio of images per second: that of the loop over
+the mean of the bare runs before and after it.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from diffusion import sharding
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """The loop, and the mean of the bare step's two runs around it."""
+    """A run of the loop, and the mean of the bare runs before and after it."""
 
     recipe: str
     loop_images_per_second: float
@@ -36,7 +36,9 @@ class Pair:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipe", nargs="*", default=["digits"], help="as train.py takes it")
+    parser.add_argument(
+        "recipe", nargs="*", default=["digits"], help="a recipe, and options of train.py"
+    )
     parser.add_argument("--pairs", type=timing.count, default=3)
     parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     args, fields = parser.parse_known_args()

@@ -1,8 +1,8 @@
-"""What a training step keeps in memory: `python -m benchmarks.memory [--networks ddpm]`.
+"""Memory of a training step: `python -m benchmarks.memory [--networks ddpm]`.
 
-By XLA's own account of the compiled step: what it holds besides weights, optimiser and averages
-(activations, gradients, scratch), with and without computing blocks again in the backward pass
-("remat"), and what each of N devices holds of the state when it is cut by fsdp.
+Reports XLA's memory analysis of the compiled step: temporary memory in addition to the training
+state (activations, gradients, scratch), with and without recomputing blocks in the backward pass
+("remat"). Also reports the size of the state on each of N devices when it is sharded by fsdp.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def _stepper(compiled: Any, state: Any, batch: Any, key: Any) -> Any:
 
 
 def cut(name: str, devices: int) -> Cut:
-    """By the rule of sharding.placed; every device holds equally much."""
+    """The size of the state on each device, sharded as in `sharding.placed`."""
     case = networks.case(name)
     _, params = networks.ours(case.config, "float32")
     state = jax.eval_shape(lambda p: dm.TrainState.create(p, optax.adam(2e-4), dm.EMA()), params)
@@ -84,14 +84,14 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=networks.CASES, default=["ddpm"])
     parser.add_argument("--batch-size", type=timing.count)
     parser.add_argument("--rounds", type=timing.count, default=3)
-    parser.add_argument("--untimed", action="store_true", help="only what XLA says")
+    parser.add_argument("--untimed", action="store_true", help="only the memory analysis")
     parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     args = parser.parse_args()
     made: list[Any] = []
     for name in args.networks:
         for row in remat(name, args.batch_size, args.rounds, not args.untimed):
             print(
-                f"{row.case:20} remat {row.remat!s:6} {row.scratch_mib:9.0f} MiB besides the state "
+                f"{row.case:20} remat {row.remat!s:6} {row.scratch_mib:9.0f} MiB temporary "
                 f"{row.milliseconds:9.0f} ms a step",
                 flush=True,
             )

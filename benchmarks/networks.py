@@ -1,4 +1,4 @@
-"""The networks that are compared, here and in PyTorch: widths, batch and parameters alike."""
+"""The networks that the benchmarks compare, here and in diffusers, with their batch sizes."""
 
 import dataclasses
 import os
@@ -19,10 +19,13 @@ from unet_flax.diffusers.unet_config import to_diffusers
 
 
 class Case(NamedTuple):
-    """A network, the batch that it is given, and diffusers' arguments for theirs.
+    """A network to compare.
 
     Attributes:
-      is_same: whether theirs is this very network, or only the like of it.
+      config: our configuration.
+      batch: batch size.
+      theirs: arguments of diffusers' UNet2DModel.
+      is_same: whether both are the same network; otherwise they are only similar.
     """
 
     config: UNetConfig
@@ -37,9 +40,10 @@ def _ddpm(channels: int, batch: int) -> Case:
 
 
 def _edm(batch: int) -> Case:
-    """diffusers has no DDPM++; theirs has its widths, blocks and resampling, and attends at 16.
+    """DDPM++, against a similar network of diffusers, which has no DDPM++.
 
-    It has 12 % more parameters.
+    Theirs has the same widths, number of blocks and resampling, and attention at 16x16. It has 12 %
+    more parameters.
     """
     config = presets.edm_ddpmpp_cifar10()
     config = dataclasses.replace(config, augment_channels=None)
@@ -59,7 +63,7 @@ def _edm(batch: int) -> Case:
 
 
 unet_flax.tune_cpu()  # as train.py and sample.py do
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is shared here
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves GPU memory to PyTorch
 
 CASES: dict[str, Callable[[int | None], Case]] = {
     "channels32": lambda batch: _ddpm(32, batch or 32),
@@ -74,7 +78,7 @@ def case(name: str, batch: int | None = None) -> Case:
 
 
 def ours(config: UNetConfig, dtype: str) -> tuple[Callable, Any]:
-    """The network as a function, and its weights, none of them zero."""
+    """The network as a function, and random weights, none of which are zero."""
     config = dataclasses.replace(config, dtype=dtype)
     network, shapes = unet_flax.functional(
         nnx.eval_shape(lambda: unet_flax.UNet(config, rngs=nnx.Rngs(0)))
@@ -89,7 +93,7 @@ def ours(config: UNetConfig, dtype: str) -> tuple[Callable, Any]:
 
 
 def theirs(case: Case, *, channels_last: bool = False) -> torch.nn.Module:
-    """diffusers' network on the device that is there."""
+    """diffusers' network, on the GPU if there is one."""
     torch.manual_seed(0)
     model: torch.nn.Module = UNet2DModel(**case.theirs)
     model.to(devices.torch_device())
@@ -104,7 +108,7 @@ def images(case: Case, seed: int = 0) -> np.ndarray:
 
 
 def num_parameters(case: Case) -> tuple[int, int]:
-    """Ours and theirs, which are equal where the networks are the same."""
+    """Our number of parameters and diffusers'; raises if they differ for the same network."""
     _, params = unet_flax.functional(
         nnx.eval_shape(lambda: unet_flax.UNet(case.config, rngs=nnx.Rngs(0)))
     )
@@ -112,5 +116,5 @@ def num_parameters(case: Case) -> tuple[int, int]:
         model = UNet2DModel(**case.theirs)
     ours = sum(leaf.size for leaf in jax.tree.leaves(params))
     theirs = sum(parameter.numel() for parameter in model.parameters())
-    assert ours == theirs or not case.is_same, f"{ours:,} parameters here, {theirs:,} there"
+    assert ours == theirs or not case.is_same, f"{ours:,} parameters, but {theirs:,} in diffusers"
     return ours, theirs

@@ -1,7 +1,7 @@
-"""Images a second against the batch's size: `python -m benchmarks.plot PICTURE.png JSON ...`.
+"""Plots images per second over batch size: `python -m benchmarks.plot PICTURE.png JSON ...`.
 
-The JSON files are those of `benchmarks.forward`, `train_step` or `sampling`, run with several
-`--batch-size`; each network becomes a panel, each side a line.
+The JSON files come from `benchmarks.forward`, `train_step` or `sampling` with several values of
+`--batch-size`. Each network has a panel, and each side (ours, PyTorch) a line.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""What holds a network back: `python -m benchmarks.roofline [--networks ddpm] [--dtype bfloat16]`.
+"""What limits a network's speed: `python -m benchmarks.roofline [--networks ddpm] ...`.
 
-First the chip's own limits, measured: the rate of a large matrix product and of a large copy. Then
-the whole training step against them, how long an accelerator waits between two steps, and every
-distinct convolution and matrix product in the step, timed alone: how often it occurs, its share of
-the step, and of the matrix rate. What the step takes beyond their sum are norms, activations,
-copies, the optimiser and the averages, less what XLA hides by fusing.
+First measures the limits of the chip: the rates of a large matrix product and of a large copy. Then
+measures the whole training step, and how long an accelerator is idle between two steps. Then times
+each distinct convolution and matrix product of the step alone, and reports how often it occurs and
+what share of the matrix rate it reaches. The rest of the step's time goes to norms, activations,
+copies, the optimiser and the averages, as far as XLA does not fuse them.
 """
 
 import argparse
@@ -28,13 +28,15 @@ PRODUCTS = ("conv_general_dilated", "dot_general")
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A kind of operation, all its occurrences in one training step together.
+    """An operation, with all its occurrences in one training step.
 
     Attributes:
+      case: network, type and batch size.
       what: primitive, operands and result.
-      milliseconds: of all `count`, each timed alone.
-      gflops: of all.
-      matrix_rate_share: reached FLOP/s over those of a large matrix product.
+      count: number of occurrences.
+      milliseconds: time of all occurrences: `count` times that of one, timed alone.
+      gflops: GFLOP of all occurrences.
+      matrix_rate_share: FLOP/s, as a share of those of a large matrix product.
     """
 
     case: str
@@ -47,10 +49,13 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What the chip can do, and how much of it waits.
+    """Measured limits of the chip, and the share of time in which it is idle.
 
     Attributes:
-      idle_share: of the time of steps that are started one by one; None on a CPU.
+      case: network, type and batch size.
+      matrix_flops_per_second: rate of a large matrix product.
+      copied_bytes_per_second: rate of a large copy, bytes read plus bytes written.
+      idle_share: share of the time that passes between steps; None on a CPU.
     """
 
     case: str
@@ -60,11 +65,13 @@ class Limits:
 
 
 def seconds(call: Callable[[], Any], rounds: int = 5, queued: int | None = None) -> float:
-    """The median of a call, which returns what it computes.
+    """Median time of a call in seconds.
 
     Args:
-      queued: calls that are timed together, so that launching one hides behind the one before;
-        by default 10 on an accelerator.
+      call: returns the arrays that it computes.
+      rounds: number of measurements.
+      queued: number of calls that are timed together, so that the launch of one overlaps with the
+        execution of the previous one; by default 10 on an accelerator, 1 on a CPU.
     """
     queued = queued or (1 if jax.default_backend() == "cpu" else 10)
     jax.block_until_ready(call())
@@ -85,7 +92,7 @@ def matrix_rate(dtype: str) -> float:
 
 
 def copy_rate() -> float:
-    """Bytes/s, read and written."""
+    """Bytes per second of a large copy, bytes read plus bytes written."""
     size = 2**26 if jax.default_backend() == "cpu" else 2**29
     a = jnp.ones(size, jnp.float32)
     add = jax.jit(lambda a: a + 1)
@@ -93,7 +100,7 @@ def copy_rate() -> float:
 
 
 def products(jaxpr: Any) -> Iterator[Any]:
-    """Every convolution and matrix product, those in inner functions too."""
+    """All convolutions and matrix products of a jaxpr, including inner jaxprs."""
     for equation in jaxpr.eqns:
         if equation.primitive.name in PRODUCTS:
             yield equation
@@ -132,7 +139,7 @@ def report(name: str, batch_size: int | None, dtype: str, most: int) -> list[Any
     )
     idle = None if jax.default_backend() == "cpu" else idle_share(case, dtype)
     if idle is not None:
-        print(f"{100 * idle:.1f} % of the time between steps")
+        print(f"{100 * idle:.1f} % of the time idle between steps")
     for one in parts[:most]:
         share_of_rate = f"{100 * one.matrix_rate_share:5.0f} %"
         print(f"{one.milliseconds:9.1f} ms {share_of_rate}  {one.count:3} x {one.what}")
@@ -152,9 +159,9 @@ def training(case: networks.Case, dtype: str) -> tuple[Any, Any, Any, Any]:
 
 
 def idle_share(case: networks.Case, dtype: str, steps: int = 20) -> float:
-    """What steps take when started one by one, beyond the same steps in one dispatch.
+    """Share of the time that steps dispatched one by one take longer than steps in one dispatch.
 
-    What a device waits for within a step is in both, and not seen.
+    Idle time within a step occurs in both, so it is not measured.
     """
     train_step, state, batch, key = training(case, dtype)
 
@@ -181,7 +188,7 @@ def idle_share(case: networks.Case, dtype: str, steps: int = 20) -> float:
 
 
 def traced_step(case: networks.Case, dtype: str) -> tuple[Callable[[], Any], list[Any]]:
-    """The compiled step, and one of each kind of product in it with how often it occurs."""
+    """The compiled step, and its distinct products with the number of occurrences of each."""
     train_step, state, batch, key = training(case, dtype)
     traced = train_step.trace(state, batch, key)
     kinds: dict[str, list[Any]] = {}
@@ -206,7 +213,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=timing.count, nargs="+", default=[None])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument(
-        "--most", type=timing.count, default=25, help="lines shown; all stand in the JSON"
+        "--most", type=timing.count, default=25, help="operations to print; the JSON has all"
     )
     parser.add_argument("--json", type=timing.json_file, metavar="FILE")
     args = parser.parse_args()

@@ -1,12 +1,12 @@
-"""Error of every sampler against the number of network calls, on a mixture with exact denoiser.
+"""Error of every sampler against the number of network calls, with the exact denoiser of a mixture.
 
-`python -m benchmarks.samplers` walks a Karras grid from sigma 20 to 0.05 in float64, prints two
-tables and draws docs/samplers.png:
+`python -m benchmarks.samplers` samples on a Karras grid from sigma 20 to 0.05 in float64, prints
+two tables and draws docs/samplers.png:
 
-- deterministic samplers: root mean square over 1,000 end points of the distance to where the
-  probability flow really leads, by RK45 with tolerance 1e-10;
+- deterministic samplers: root mean square distance of 1,000 end points to the solution of the
+  probability-flow ODE, computed by RK45 with tolerance 1e-10;
 - all samplers: Wasserstein-2 distance between 50,000 samples and the true distribution, along
-  both axes; two true samples of that size are 0.005 apart.
+  both axes; two sets of true samples of that size are 0.005 apart.
 """
 
 from pathlib import Path
@@ -54,8 +54,8 @@ def denoise(x_t: jax.Array, sigma: jax.Array) -> jax.Array:
     gaps = x_t[:, None, :] - jnp.asarray(MEANS)[None]
     variance = STD**2 + sigma**2
     logits = jnp.log(jnp.asarray(WEIGHTS))[None] - jnp.square(gaps).sum(-1) / (2 * variance)
-    toward = jnp.asarray(MEANS)[None] + (STD**2 / variance)[:, :, None] * gaps
-    return (jax.nn.softmax(logits, axis=1)[:, :, None] * toward).sum(1)
+    component_means = jnp.asarray(MEANS)[None] + (STD**2 / variance)[:, :, None] * gaps
+    return (jax.nn.softmax(logits, axis=1)[:, :, None] * component_means).sum(1)
 
 
 def grid(num_steps: int) -> jax.Array:
@@ -65,7 +65,7 @@ def grid(num_steps: int) -> jax.Array:
 
 
 def true_samples(count: int, sigma: float, seed: int) -> np.ndarray:
-    """Of the mixture with noise."""
+    """Samples of the mixture with noise of standard deviation sigma."""
     rng = np.random.default_rng(seed)
     means = MEANS[rng.choice(3, count, p=WEIGHTS)]
     return means + np.hypot(STD, sigma) * rng.standard_normal((count, 2))
@@ -76,7 +76,7 @@ def wasserstein(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def steps_for(sampler: Any, calls: int) -> int:
-    """No step ends in 0 here, so each costs the same; CALLS are whole numbers of them."""
+    """Number of steps with this many calls: no step ends at sigma = 0, so all cost the same."""
     return calls // round(sampler.nfe(1000) / 1000)
 
 

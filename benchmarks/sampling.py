@@ -1,7 +1,7 @@
 """Sampling against diffusers in PyTorch: `python -m benchmarks.sampling [--sampler heun]`.
 
-DDIM with 50 steps, or Heun with 18 (35 calls of the network). Ours is one compiled loop; theirs is
-the same arithmetic in a Python loop around diffusers' network, with nothing else in it.
+DDIM with 50 steps, or Heun with 18 steps (35 network calls). Ours is one compiled loop; theirs is
+the same arithmetic in a plain Python loop around diffusers' network.
 """
 
 import argparse
@@ -36,11 +36,11 @@ def their_side(
     model = options.prepare(networks.theirs(case, channels_last=options.channels_last).eval())
     sigmas = [float(sigma) for sigma in GRID(SAMPLERS[sampler][1])]
     noise = options.images(case)
-    timestep = torch.full((case.batch,), 500.0, device=noise.device)  # which one costs the same
+    timestep = torch.full((case.batch,), 500.0, device=noise.device)  # any value costs the same
 
     def slope(x: torch.Tensor, sigma: float) -> torch.Tensor:
         """dx / dsigma, which is eps."""
-        # a copy, for what is compiled writes every output to the same place
+        # a copy, because the compiled network reuses the memory of its output
         return model(x / (1 + sigma**2) ** 0.5, timestep).sample.clone()
 
     def sample() -> None:

@@ -1,7 +1,7 @@
-"""Sides timed in turn, in one process: the ratio of their times, and how far it spreads.
+"""Times several sides (such as ours and PyTorch) in turn, and compares them by ratios.
 
-Shared machines are noisy, and what slows one side slows its neighbour in time alike: each round
-times every side once, and a ratio is taken within a round.
+Shared machines are noisy, but noise affects measurements that are close in time alike. So each
+round times every side once, and ratios are taken within a round.
 """
 
 import argparse
@@ -23,14 +23,14 @@ import numpy as np
 
 
 def count(text: str) -> int:
-    """An option that is a whole number above 0."""
+    """Reads an option that is a positive integer."""
     if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
     return int(text)
 
 
 def json_file(text: str) -> Path:
-    """An option that is a file to write; its folder is made before what takes long, not after."""
+    """Reads an option that is a file to write, and creates its folder; fails before measuring."""
     path = Path(text)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,21 +42,22 @@ def json_file(text: str) -> Path:
 
 
 def is_out_of_memory(message: str) -> bool:
-    """Whether JAX or PyTorch says that a device has no more memory."""
+    """Whether a message of JAX or PyTorch reports that a device is out of memory."""
     return "RESOURCE_EXHAUSTED" in message or "OutOfMemory" in message
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one side.
+    """The measurements of one side.
 
     Attributes:
       case: what is computed.
-      images: in a call.
-      parameters: of this side's network.
-      milliseconds: median of a call.
-      images_per_second: by that median.
-      ratio: median over the rounds of this side's time over the reference's; below 1 is faster.
+      images: images per call.
+      side: name of the side.
+      parameters: number of parameters of this side's network.
+      milliseconds: median time of a call.
+      images_per_second: images per call divided by that median.
+      ratio: this side's time divided by the reference's, median over the rounds; below 1 is faster.
       low, high: quartiles of that ratio.
     """
 
@@ -72,10 +73,11 @@ class Row:
 
 
 def alternate(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each side's call in each round; a first call of each, not counted, compiles.
+    """Seconds of each side's call in each round.
 
-    A call returns when its work is done. At each turn one goes before that is not counted: threads
-    of the side before may still spin, and caches hold its data.
+    A call must return only when its work is done. The first call of each side is not timed, because
+    it compiles. In each round each side makes one more call before the timed one: threads of the
+    previous side can still be spinning, and caches hold its data.
     """
     for call in sides.values():
         call()
@@ -97,12 +99,14 @@ def rows(
     images: int,
     parameters: Mapping[str, int],
 ) -> list[Row]:
-    """One row a side.
+    """One row per side.
 
     Args:
-      reference: the side to which the others are compared.
-      images: in a call.
-      parameters: of each side's network.
+      case: what is computed.
+      seconds: times of each side by round, as `alternate` returns them.
+      reference: the side that the others are compared with.
+      images: images per call.
+      parameters: number of parameters of each side's network.
     """
     made = []
     for side, values in seconds.items():
@@ -115,7 +119,7 @@ def rows(
 
 
 def show(rows: list[Row]) -> None:
-    """A line a row."""
+    """Prints one line per row."""
     for row in rows:
         speed = f"{row.milliseconds:10.1f} ms {row.images_per_second:9.1f} img/s"
         ratio = f"ratio {row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})"
@@ -123,7 +127,7 @@ def show(rows: list[Row]) -> None:
 
 
 def write_json(path: Path, name: str, rows: list[Any]) -> None:
-    """All rows, with the command, the commit, the day and the hardware."""
+    """Writes all rows, with the command, the commit, the date and the hardware."""
     device = jax.devices()[0]
     record = {
         "benchmark": name,
@@ -134,14 +138,14 @@ def write_json(path: Path, name: str, rows: list[Any]) -> None:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "jax": jax.__version__,
-        "preload": os.environ.get("LD_PRELOAD"),  # another malloc changes a CPU's figures
+        "preload": os.environ.get("LD_PRELOAD"),  # malloc affects the speed on a CPU
         "rows": [asdict(row) for row in rows],
     }
     path.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _commit() -> str | None:
-    """With a plus where the tree differs from it; None outside of a repository."""
+    """The commit, followed by + if the tree has changes; None outside a git repository."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()

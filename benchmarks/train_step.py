@@ -1,7 +1,7 @@
 """A training step against diffusers' in PyTorch: `python -m benchmarks.train_step`.
 
-Both draw a noise level and noise for each image, predict the noise, and take a step of Adam with a
-moving average of the weights; dropout is on. On a GPU also
+Both draw a noise level and noise for each image, predict the noise, take an Adam step and update a
+moving average of the weights; dropout is on. On a GPU add
 `--dtype bfloat16 --sides eager compiled`.
 """
 

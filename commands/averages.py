@@ -1,4 +1,4 @@
-"""Averaged weights of a run by name, or of any width from its power-function averages."""
+"""Reads a run's averaged weights by name, or makes an average of any width by `reconstruct`."""
 
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,18 @@ from diffusion.training.ema import Average, reconstruct
 def read(
     folder: Path, ema: Average, target: Any, step: int | None, name: str | None
 ) -> tuple[Any, int]:
-    """The weights, and the step of their checkpoint.
+    """Returns the averaged weights, and the step of their checkpoint.
 
     Args:
-      folder: the run's.
-      ema: how the run averages.
-      target: what it keeps, as jax.ShapeDtypeStructs with shardings.
-      step: of the checkpoint; None for the latest.
-      name: of the average, or any sigma_rel where power-function averages are kept; None for the
-        first.
+      folder: the run's folder.
+      ema: the averages that the run keeps.
+      target: their shapes, as jax.ShapeDtypeStructs with shardings.
+      step: step of the checkpoint; None for the latest.
+      name: name of the average, or any sigma_rel if the run keeps power-function averages; None for
+        the first average.
     Raises:
-      FileNotFoundError: no such checkpoint.
-      ValueError: no such average; a damaged checkpoint.
+      FileNotFoundError: there is no such checkpoint.
+      ValueError: there is no such average, or the checkpoint is damaged.
     """
     if name is not None and name not in ema.names:
         return _reconstructed(folder, ema, target, step, name)
@@ -35,7 +35,7 @@ def read(
 def _reconstructed(
     folder: Path, ema: Average, target: Any, step: int | None, name: str
 ) -> tuple[Any, int]:
-    """A power-function average that was not kept, from those of all checkpoints up to the step."""
+    """Makes a power-function average of another width from all checkpoints up to the step."""
     names, kept = ", ".join(ema.names), ema.sigma_rel_of
     try:
         sigma_rel = float(name)
@@ -43,13 +43,13 @@ def _reconstructed(
         raise ValueError(f"--ema {name}: this run keeps {names}.") from None
     if not kept:
         raise ValueError(
-            f"--ema {name}: this run keeps {names}; other widths can be made from power-function "
-            "averages alone."
+            f"--ema {name}: this run keeps {names}; other widths can only be made from "
+            "power-function averages."
         )
     last = step if step is not None else max(checkpoint.steps(folder), default=None)
     steps = [at for at in checkpoint.steps(folder) if last is not None and at <= last]
     if last not in steps:
-        checkpoint.restore_average(folder, target, step)  # raises, and names what is missing
+        checkpoint.restore_average(folder, target, step)  # raises: the checkpoint does not exist
     assert last is not None
     snapshots = [(at, width) for at in steps for width in kept.values()]
     factors = iter(reconstruct(snapshots, last, sigma_rel).tolist())

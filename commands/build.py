@@ -1,4 +1,4 @@
-"""From a recipe to what a training run needs: network, state, training step, feed, records."""
+"""Builds the parts of a training run from its recipe: network, state, step, feed, journal."""
 
 import json
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ from diffusion.training.step import TrainStep
 
 @dataclass(frozen=True)
 class Job:
-    """A training run, ready to begin or go on.
+    """A training run, ready to start or resume.
 
     Attributes:
-      recipe: resolved.
+      recipe: the recipe, resolved.
       run_dir: the run's folder.
       mesh: the devices.
-      dataset: what is learned.
+      dataset: the training data.
       network: `network(params, x, c_noise, **cond)`.
       profile_steps: first and last step to trace, or None.
     """
@@ -54,11 +54,11 @@ def job(
     """Loads the data and makes the network.
 
     Raises:
-      ValueError, OSError: the data cannot be read or is not what the recipe says; the grid cannot
-        have so many steps.
+      ValueError, OSError: the data cannot be read, or differs from the recipe's `data.spec`; the
+        sampling grid does not allow this number of steps.
     """
     resolved, dataset = recipe.resolved(), recipe.data.load()
-    resolved.sampling.grid(resolved.sampling.num_steps)  # refuses now, not after the training
+    resolved.sampling.grid(resolved.sampling.num_steps)  # fails now rather than after training
     if (found := _shapes(dataset.spec)) != (stated := _shapes(recipe.data.spec)):
         raise ValueError(f"the data has {found}, but its configuration says {stated}.")
     network, _ = abstract_network(resolved)
@@ -70,19 +70,19 @@ def _shapes(spec: dict[str, jax.ShapeDtypeStruct]) -> str:
 
 
 def abstract_network(recipe: Recipe) -> tuple[Network, Any]:
-    """The network, and its parameters as shapes; allocates nothing."""
+    """The network, and the shapes of its parameters; allocates no arrays."""
     model = recipe.resolved().model
     return unet_flax.functional(nnx.eval_shape(lambda: unet_flax.make(model, nnx.Rngs(0))))
 
 
 def claim(run_dir: Path, recipe: Recipe) -> None:
-    """Writes the run's config.json, or raises a ValueError if another run lives there."""
+    """Writes the run's config.json; raises a ValueError if the folder belongs to another run."""
     hosts.check_same(max(checkpoint.steps(run_dir), default=0), "checkpoints")
     if reached := checkpoint.steps(run_dir):
         if not (run_dir / "config.json").exists():
             raise ValueError(
-                f"{run_dir} holds checkpoints, but config.json is missing beside them; bring it "
-                "back, or choose another --run-dir."
+                f"{run_dir} holds checkpoints, but no config.json; restore that file, or choose "
+                "another --run-dir."
             )
         stored = config_file.from_json(checkpoint.read_config(run_dir))
         if different := config_file.differences(stored, recipe):
@@ -92,8 +92,8 @@ def claim(run_dir: Path, recipe: Recipe) -> None:
             )
         if recipe.run.num_steps < reached[-1]:
             raise ValueError(
-                f"{run_dir} is at step {reached[-1]} already, beyond run.num_steps="
-                f"{recipe.run.num_steps}; choose another --run-dir, or more steps."
+                f"{run_dir} is already at step {reached[-1]}, beyond run.num_steps="
+                f"{recipe.run.num_steps}; use more steps, or another --run-dir."
             )
     if hosts.is_main():
         checkpoint.write_config(run_dir, config_file.to_json(recipe))
@@ -107,7 +107,7 @@ def start(job: Job) -> dm.TrainState:
         return checkpoint.restore(job.run_dir, target)
 
     @partial(jax.jit, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, target))
-    def create(key: jax.Array) -> dm.TrainState:  # each device makes what it will hold
+    def create(key: jax.Array) -> dm.TrainState:  # jitted: each device makes only its own shards
         module = unet_flax.make(job.recipe.model, nnx.Rngs(key))
         return new_state(job.recipe, unet_flax.functional(module)[1])
 
@@ -122,7 +122,7 @@ def new_state(recipe: Recipe, params: Any) -> dm.TrainState:
 
 
 def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
-    """The training step, and the key to call it with."""
+    """The training step, and the run's random key for it."""
     recipe = recipe.resolved()
     step = dm.make_train_step(
         network,
@@ -142,7 +142,7 @@ def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
 
 
 def checkpoints(job: Job) -> checkpoint.Checkpoints:
-    """The run's checkpoints, kept as the recipe says."""
+    """The writer of the run's checkpoints."""
     run = job.recipe.run
     return checkpoint.Checkpoints(job.run_dir, run.keep_checkpoints, run.keep_every_steps)
 
@@ -159,7 +159,7 @@ def save_weights(job: Job, state: dm.TrainState) -> None:
 
 
 def journal(job: Job, step: int) -> Journal:
-    """The run's records from a step on, written by the main host alone."""
+    """The run's journal from a step on; only the main host writes."""
     run_dir, name = job.run_dir, job.recipe.run.tracker
     if not hosts.is_main():
         return Journal(run_dir, [])
@@ -171,7 +171,7 @@ def journal(job: Job, step: int) -> Journal:
 
 
 def feed(job: Job, step: TrainStep, key: Any, first: int) -> Feed:
-    """How the batches after step `first` reach the devices."""
+    """The feed of batches after step `first`."""
     run = job.recipe.run
     return make_feed(
         step,
@@ -185,13 +185,13 @@ def feed(job: Job, step: TrainStep, key: Any, first: int) -> Feed:
 
 
 def next_stop(run: Run, step: int, steps_per_dispatch: int, *, is_new: bool) -> int:
-    """The next step at which something is written, or a signal looked for."""
+    """The next step at which the training loop writes something or checks for signals."""
     if is_new:
-        return step + 1  # compiles, and the clock begins after it
+        return step + 1  # the first step compiles; the speed is measured from the second on
     every = (run.log_every_steps, run.save_every_steps, run.sample_every_steps)
     return min(run.num_steps, step + steps_per_dispatch, *((step // n + 1) * n for n in every))
 
 
 def is_grid_due(run: Run, step: int) -> bool:
-    """Whether a grid of samples belongs to the step."""
+    """Whether a grid of samples is drawn at this step."""
     return step > 0 and (step % run.sample_every_steps == 0 or step == run.num_steps)

@@ -1,4 +1,4 @@
-"""The command line: options that all commands share, and a user's mistake as one line."""
+"""The command line: options that all commands share, and errors reported in one line."""
 
 import argparse
 import contextlib
@@ -17,17 +17,17 @@ from diffusion.run import checkpoint
 
 @contextlib.contextmanager
 def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
-    """Ends the program with one line: status 2 for a user's mistake, 1 for a failed run.
+    """Reports errors in one line, and exits with status 2 for a user's mistake, 1 for a failed run.
 
     Args:
-      mistakes: which errors are the user's here.
+      mistakes: exceptions that are the user's mistake.
     """
     try:
         with _quiet_libraries():
             yield
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try again when it ends
-        _end("its output is not read any more, so it ends; checkpoints are kept.")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout again when it exits
+        _end("the pipe that reads its output was closed; checkpoints are kept.")
     except mistakes as error:
         if isinstance(error, OSError) and error.filename is not None:
             error = f"cannot use {error.filename}: {error.strerror}."
@@ -35,14 +35,14 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             _end(
-                f"out of memory ({_short(error)}); a smaller --data.batch-size, a larger "
-                "--run.accumulate, or --model.remat true takes less."
+                f"out of memory ({_short(error)}); to use less, lower --data.batch-size, raise "
+                "--run.accumulate, or set --model.remat true."
             )
         if jax.process_count() == 1:
             raise
         _end(
-            f"host {jax.process_index()} has lost another ({_short(error)}); the same command on "
-            "all hosts goes on from the last checkpoint."
+            f"host {jax.process_index()} has lost another host ({_short(error)}); run the same "
+            "command on all hosts to resume from the last checkpoint."
         )
     except (FloatingPointError, checkpoint.SaveError) as error:
         _end(str(error))
@@ -53,19 +53,19 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Within it libraries do not report what our one line says; restores them afterwards."""
+    """Context in which libraries do not log errors that the one line already reports."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio", "urllib3")]
     levels = [logger.level for logger in loggers]
     hook = sys.unraisablehook
 
-    def without_cut_off_writes(unraisable: Any) -> None:
-        # a save that failed has been reported once, and its threads would report it again
+    def without_failed_saves(unraisable: Any) -> None:
+        # the threads of a failed save would report it a second time
         if str(unraisable.exc_value) != "Event loop is closed":
             hook(unraisable)
 
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    sys.unraisablehook = without_cut_off_writes
+    sys.unraisablehook = without_failed_saves
     try:
         yield
     finally:
@@ -84,7 +84,7 @@ def _short(error: Exception) -> str:
 
 
 def fail(message: str) -> NoReturn:
-    """One line on stderr, exit status 2."""
+    """Prints one line on stderr and exits with status 2."""
     print(f"{program()}: error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 
@@ -95,7 +95,7 @@ def program() -> str:
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
-    """Parses; a mistake is one line, and an unknown option suggests the nearest."""
+    """Parses the arguments; reports a mistake in one line, with the nearest known option."""
     parser.error = fail  # type: ignore[method-assign]
     namespace, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -116,7 +116,7 @@ def _advice(parser: argparse.ArgumentParser, word: str) -> str:
             ": kinds are chosen in a recipe's file, numbers on the command line as "
             "--section.field; --help lists all options."
         )
-    field = word.rpartition(".")[2]  # the same field, of another section
+    field = word.rpartition(".")[2]  # looks for the same field in another section
     same = [option for option in options if "." in word and option.endswith(f".{field}")]
     if len(same) == 1:
         return f"; did you mean {same[0]!r}?"
@@ -130,8 +130,8 @@ class HostOptions:
 
     Attributes:
       coordinator: address and port of host 0.
-      num_hosts: how many there are.
-      host_index: which of them this is, from 0.
+      num_hosts: number of hosts.
+      host_index: index of this host, from 0.
     """
 
     coordinator: str | None = None
@@ -140,10 +140,16 @@ class HostOptions:
 
 
 def add_host_options(parser: argparse.ArgumentParser) -> None:
-    """The options that `HostOptions` holds."""
+    """Adds the options for the fields of `HostOptions`."""
     group = parser.add_argument_group(
         "many hosts", "SLURM, Kubernetes and TPU pods need none of these; elsewhere give all three."
     )
-    group.add_argument("--coordinator", default=None, metavar="ADDRESS:PORT", help="of host 0")
-    group.add_argument("--num-hosts", default=None, type=int, metavar="N", help="how many")
-    group.add_argument("--host-index", default=None, type=int, metavar="I", help="this, from 0")
+    group.add_argument(
+        "--coordinator", default=None, metavar="ADDRESS:PORT", help="address and port of host 0"
+    )
+    group.add_argument(
+        "--num-hosts", default=None, type=int, metavar="N", help="number of hosts; 1 for no others"
+    )
+    group.add_argument(
+        "--host-index", default=None, type=int, metavar="I", help="index of this host, from 0"
+    )

@@ -1,4 +1,4 @@
-"""A recipe as JSON and back: the run's config.json."""
+"""Converts a recipe to JSON and back: the run's config.json."""
 
 import typing
 from collections.abc import Callable
@@ -27,7 +27,7 @@ _converter = cattrs.Converter(forbid_extra_keys=True)
 
 
 def _is_number_or_tuple(hint: Any) -> bool:
-    """Such as int | tuple[int, ...] | None, which each dataclass checks by itself."""
+    """Whether a type is a union such as int | tuple[int, ...] | None; dataclasses check those."""
     kinds = {typing.get_origin(kind) or kind for kind in typing.get_args(hint)}
     return bool(kinds & {int, float}) and kinds <= {int, float, tuple, type(None)}
 
@@ -38,7 +38,7 @@ _converter.register_structure_hook_func(
 
 
 def _add_none_or_several(kinds: Any, hint: Any) -> None:
-    """Registers `kinds | None` or `kinds | tuple[kinds, ...]`: a dictionary is one of the kinds."""
+    """Registers `kinds | None` or `kinds | tuple[kinds, ...]`; a dict is read as one of `kinds`."""
 
     def structure(value: Any, _: Any) -> Any:
         if isinstance(value, dict):
@@ -57,7 +57,7 @@ def _add_none_or_several(kinds: Any, hint: Any) -> None:
 _add_none_or_several(Schedule, Schedule | None)
 _add_none_or_several(Resampling, Resampling | tuple[Resampling, ...])
 for _union in (
-    # those first that others hold
+    # a union comes before the unions whose members contain it
     Schedule,
     *(LogNormal | LogitNormal | UniformTime | Schedule, Averages, Average),
     *(NoiseFeatures, LabelKind, Resampling, Model, AnyDataset),
@@ -67,7 +67,7 @@ for _union in (
     configure_tagged_union(_union, _converter, tag_name="kind")
 
 to_json: Callable[[Recipe], dict[str, Any]] = _converter.unstructure
-"""A recipe as plain JSON; each choice between kinds carries its "kind"."""
+"""A recipe as plain JSON; "kind" names the class where a field allows several."""
 
 
 def model_to_json(model: Model) -> dict[str, Any]:
@@ -79,17 +79,17 @@ def from_json(config: dict[str, Any]) -> Recipe:
     """The recipe that `to_json` wrote.
 
     Raises:
-      ValueError: names the field that is unknown or has no such value.
+      ValueError: a field is unknown or has a wrong value; the message names it.
     """
     try:
         return _converter.structure(config, Recipe)
-    except Exception as error:  # cattrs nests what it found in exception groups
-        found = "; ".join(cattrs.transform_error(error))
-        raise ValueError(f"config.json describes no recipe of this version: {found}.") from error
+    except Exception as error:  # cattrs nests errors in exception groups
+        errors = "; ".join(cattrs.transform_error(error))
+        raise ValueError(f"config.json is not a recipe of this version: {errors}.") from error
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"run": {"seed": 0}} to {"run.seed": 0}."""
+    """Turns {"run": {"seed": 0}} into {"run.seed": 0}."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict):
@@ -115,11 +115,11 @@ MAY_CHANGE = (
     "mesh.",
     "sampling.",
 )
-"""Fields that may differ when a run is resumed: they change no weight, or only its rounding."""
+"""Fields that can change when a run resumes: they affect the weights by rounding at most."""
 
 
 def differences(stored: Recipe, wanted: Recipe) -> list[str]:
-    """Fields in which two recipes contradict each other, as "field: stored, wanted"."""
+    """The fields that differ and must not, as "field STORED there, WANTED here"."""
     old, new = (flatten(to_json(recipe.resolved())) for recipe in (stored, wanted))
     return [
         f"{name.replace('_', '-')} {old.get(name)} there, {new.get(name)} here"

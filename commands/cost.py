@@ -1,4 +1,4 @@
-"""What a recipe costs, without training: `python train.py RECIPE --dry-run`."""
+"""The cost of a recipe, computed without training: `python train.py RECIPE --dry-run`."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from diffusion.run import hardware
 
 
 def lines(recipe: Recipe, mesh: jax.sharding.Mesh) -> Iterator[str]:
-    """The configuration, parameters, operations and bytes, for people to read."""
+    """The configuration, number of parameters, FLOP and bytes, as lines to print."""
     yield json.dumps(config_file.to_json(recipe), indent=2)
     network, params = build.abstract_network(recipe)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -41,15 +41,15 @@ def lines(recipe: Recipe, mesh: jax.sharding.Mesh) -> Iterator[str]:
     parts = {"parameters": placed.params, "optimiser": placed.opt_state, "averages": placed.ema}
     sizes = {name: bytes_per_device(part) for name, part in parts.items()}
     listed = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in sizes.items())
-    yield f"a device of {mesh.size:<8} {sum(sizes.values()) / 2**20:.1f} MiB: {listed}; gradients"
-    yield "                     and activations come on top"
+    yield f"per device of {mesh.size:<6} {sum(sizes.values()) / 2**20:.1f} MiB: {listed};"
+    yield "                     gradients and activations are not included"
 
 
 def flops_of_step(recipe: Recipe) -> tuple[float, Any]:
-    """Floating-point operations that a training step needs, and the shapes of its state.
+    """Floating-point operations of a training step, and the shapes of its state.
 
-    They are those of the whole batch at once and without remat: XLA counts the body of a loop once
-    however often it runs, and what is computed again does not bring training forward.
+    They are counted without `accumulate`, because XLA counts the body of a loop only once, and
+    without `remat`, because recomputed operations are not useful work.
     """
     recipe = dataclasses.replace(
         recipe,
@@ -64,7 +64,7 @@ def flops_of_step(recipe: Recipe) -> tuple[float, Any]:
 
 
 def peak_images_per_second(recipe: Recipe, mesh: jax.sharding.Mesh) -> float | None:
-    """How fast the devices would train at their peak; None where their peak is not known."""
+    """Training speed at the devices' peak FLOP/s; None if that is not known."""
     peak = hardware.peak_flops(mesh.devices.flat[0])
     if peak is None:
         return None
@@ -72,7 +72,7 @@ def peak_images_per_second(recipe: Recipe, mesh: jax.sharding.Mesh) -> float | N
 
 
 def batch_shapes(recipe: Recipe) -> dict[str, jax.ShapeDtypeStruct]:
-    """What a batch of the recipe looks like to the training step."""
+    """The shapes and types of a batch, as the training step receives it."""
     size = recipe.data.batch_size
     return {
         name: jax.ShapeDtypeStruct((size, *one.shape), one.dtype)
@@ -81,12 +81,12 @@ def batch_shapes(recipe: Recipe) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def operations(lowered: Any) -> float:
-    """Floating-point operations, counted by XLA before it optimises."""
+    """Floating-point operations, counted by XLA before optimisation."""
     return float(lowered.cost_analysis()["flops"])
 
 
 def bytes_per_device(placed: Any) -> int:
-    """Of arrays with shardings, what one device holds."""
+    """Bytes that one device holds of arrays with shardings."""
     return sum(
         leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
         for leaf in jax.tree.leaves(placed)

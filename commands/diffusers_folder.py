@@ -1,4 +1,4 @@
-"""A diffusers folder as something to sample from: its U-Net, and its scheduler's method."""
+"""Reads a diffusers folder for sampling: its U-Net, and the method of its scheduler."""
 
 import json
 from pathlib import Path
@@ -20,13 +20,13 @@ DEFAULTS = {
     "clip_sample": True,
     "trained_betas": None,
 }
-"""What diffusers' DDPMScheduler takes where scheduler_config.json is silent."""
+"""Defaults of diffusers' DDPMScheduler, for fields that scheduler_config.json lacks."""
 
 PREDICTIONS = {"epsilon": dm.Eps, "v_prediction": dm.V, "sample": dm.X0}
 
 
-class Found(NamedTuple):
-    """What a folder holds."""
+class DiffusersPipeline(NamedTuple):
+    """The contents of a diffusers folder."""
 
     model: unet_flax.Model
     preconditioning: Preconditioning
@@ -35,18 +35,18 @@ class Found(NamedTuple):
     params: Any
 
 
-def is_one(folder: Path) -> bool:
-    """Whether the folder is one of diffusers, a pipeline's or a model's."""
+def is_diffusers_folder(folder: Path) -> bool:
+    """Whether the folder was written by diffusers, for a pipeline or a model."""
     is_pipeline = (folder / "model_index.json").is_file()
     return is_pipeline or "_class_name" in checkpoint.read_config(folder)
 
 
-def read(folder: Path) -> Found:
+def read(folder: Path) -> DiffusersPipeline:
     """Reads network and scheduler.
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: what is there is damaged, or cannot be expressed here.
+      ValueError: a file is damaged, or describes something that this library does not have.
     """
     path = folder / "scheduler" / "scheduler_config.json"
     values = DEFAULTS | (json.loads(path.read_text()) if path.is_file() else {})
@@ -76,4 +76,4 @@ def read(folder: Path) -> Found:
     )
     network, params = unet_flax.functional(unet)
     prediction = PREDICTIONS[values["prediction_type"]]
-    return Found(unet.config, prediction(schedule), sampling, network, params)
+    return DiffusersPipeline(unet.config, prediction(schedule), sampling, network, params)

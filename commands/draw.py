@@ -1,4 +1,4 @@
-"""Drawing images from a pipeline, on all devices."""
+"""Draws images from a pipeline, on all devices."""
 
 import math
 from collections.abc import Callable
@@ -27,13 +27,15 @@ def draw(
     chunk_size: int = 64,
     edit: Edit = Edit(),  # noqa: B008 (frozen)
 ) -> UInt8[np.ndarray, "N H W C"]:
-    """Draws an image for each label, chunk by chunk, each shared out among all devices.
+    """Draws an image for each label, in chunks that are sharded over all devices.
 
-    An image is a function of (seed, its index, its label): chunks change nothing but memory.
+    An image is a function of (seed, its index, its label). The chunk size affects memory only.
 
     Args:
       labels: class of each image, -1 for none.
-      edit: what a given image changes about drawing.
+      seed: seed of the noise.
+      chunk_size: images drawn at a time; rounded up to a multiple of the number of devices.
+      edit: how images are edited; none by default.
     Raises:
       FloatingPointError: an image is not finite.
     """
@@ -43,11 +45,13 @@ def draw(
     firsts = range(0, len(labels), chunk_size)
     pixels = []
     for first in tqdm(firsts, "sampling", leave=False, disable=None if hosts.is_main() else True):
-        # padding keeps the last chunk's shape, so that nothing is compiled again
+        # the last chunk is padded to the same shape, so that nothing is compiled again
         index = np.minimum(np.arange(first, first + chunk_size), len(labels) - 1)
         x_0 = hosts.fetch(_run(sampler, pipeline, labels[index], index, seed, edit))
         if not np.isfinite(x_0).all():
-            raise FloatingPointError("samples are nan or inf; try less guidance or more steps.")
+            raise FloatingPointError(
+                "samples are nan or inf; try a lower guidance scale or more steps."
+            )
         pixels.append(to_pixels(x_0))
     return np.concatenate(pixels)[: len(labels)]
 
@@ -60,7 +64,7 @@ def film(
     edit: Edit,
     num_frames: int = 40,
 ) -> list[UInt8[np.ndarray, "height width C"]]:
-    """Grids of x_t from noise to images, each scaled to be visible: x_t / sqrt(1 + sigma^2)."""
+    """Grids of x_t / sqrt(1 + sigma^2) from noise to images, as frames of an animation."""
     sampler = edit.sampler(pipeline.sampling.sampler)
     devices = pipeline.mesh.size
     index = np.minimum(np.arange(math.ceil(len(labels) / devices) * devices), len(labels) - 1)
@@ -79,7 +83,7 @@ def _run(
     seed: int,
     edit: Edit,
 ) -> Any:
-    """What the sampler returns for the images of these numbers."""
+    """Runs the sampler for the images with these indices, and returns its result."""
     sampling = pipeline.sampling
     batch = {"index": index, "label": labels, **pipeline.conditions_of(index)}
     batch = sharding.shard_batch(pipeline.mesh, batch)
@@ -97,10 +101,12 @@ def labels(
     """The class of each image, -1 for none.
 
     Args:
-      label: "all", "none", a class, or None: equally many of each class, or none where a given
-        image says what is drawn.
+      label: "all" (equally many of each class), "none" (the null class), or a class; None means
+        "none" if `uses_image`, else "all".
+      num_images: number of images.
+      uses_image: whether an image is edited, which then determines the content.
     Raises:
-      ValueError: the network has no such class.
+      ValueError: the network does not have this class.
     """
     num_classes = pipeline.model.num_classes
     if num_classes is None:
@@ -109,11 +115,11 @@ def labels(
         return np.full(num_images, -1, np.int32)
     if label is None and uses_image:
         if not pipeline.trains_null:
-            raise ValueError("this network was trained with classes; name one by --label.")
+            raise ValueError("this network was trained with classes; choose one by --label.")
         label = "none"
     if label == "none":
         if not pipeline.model.has_null:
-            raise ValueError("--label none: this network has no null class; name a class.")
+            raise ValueError("--label none: this network has no null class; choose a class.")
         return np.full(num_images, -1, np.int32)
     if label is None or label == "all":
         return (np.arange(num_images) * num_classes // num_images).astype(np.int32)

@@ -1,6 +1,7 @@
-"""Editing by `sample.py`: each edit is one object, built once, that knows its own checks.
+"""Image editing for `sample.py`: each kind of edit is a class, which checks its own options.
 
-An edit may change the denoiser, the sampler, and where sampling starts; the base changes nothing.
+An edit can replace the denoiser, the sampler, and where sampling starts. The base class `Edit`
+changes nothing.
 """
 
 from dataclasses import dataclass
@@ -21,10 +22,10 @@ from diffusion.sampling.samplers import Sampler
 
 @dataclass(frozen=True)
 class Edit:
-    """Images from noise, without an image to edit."""
+    """No edit: images are drawn from noise."""
 
     uses_image = False
-    """Whether a given image says what is drawn, so that no class is needed."""
+    """Whether an image is edited, which then determines the content, so that no class is needed."""
 
     def denoise(self, denoise: Denoise) -> Denoise:
         """The denoiser to sample with."""
@@ -41,12 +42,13 @@ class Edit:
         sigmas: Float[Array, "S"],
         index: Int[np.ndarray, "B"],
     ) -> tuple[Float[Array, "B ..."], Float[Array, "R"]]:
-        """Where sampling starts, and its grid.
+        """Returns x at the start of sampling, and the grid of sigmas from there.
 
         Args:
+          denoise: the denoiser that `denoise` returned.
           eps: unit noise.
-          sigmas: the whole grid.
-          index: number of each image.
+          sigmas: the sampling grid.
+          index: index of each image.
         """
         return sigmas[0] * eps, sigmas
 
@@ -57,7 +59,7 @@ class Vary(Edit):
 
     Attributes:
       image: in [-1, 1].
-      strength: share of the steps that are taken, in (0, 1].
+      strength: fraction of the steps that are taken, in (0, 1].
     """
 
     image: Float[Array, "H W C"]
@@ -65,7 +67,7 @@ class Vary(Edit):
     uses_image = True
 
     def __post_init__(self):
-        dm.begin_from(jnp.zeros(1), jnp.zeros(1), jnp.ones(2), self.strength)  # refuses it now
+        dm.begin_from(jnp.zeros(1), jnp.zeros(1), jnp.ones(2), self.strength)  # checks strength
 
     def start(self, denoise, eps, sigmas, index):
         return dm.begin_from(jnp.broadcast_to(self.image, eps.shape), eps, sigmas, self.strength)
@@ -73,15 +75,15 @@ class Vary(Edit):
 
 @dataclass(frozen=True)
 class Inpaint(Edit):
-    """An image of which a part is drawn anew, see `dm.inpaint` and `dm.RePaint`.
+    """Redraws a part of an image, see `dm.inpaint` and `dm.RePaint`.
 
     Attributes:
       image: in [-1, 1].
-      redrawn: True where it is drawn anew.
-      num_resample: how often each step is repeated.
-      base: the sampler to repeat.
+      redrawn: True where the image is redrawn.
+      num_resample: number of times that each step is taken, see `dm.RePaint`.
+      base: the sampler whose steps are repeated.
     Raises:
-      ValueError: another size; a sampler whose steps cannot be repeated.
+      ValueError: image and mask differ in size, or the sampler's steps cannot be repeated.
     """
 
     image: Float[Array, "H W C"]
@@ -98,7 +100,7 @@ class Inpaint(Edit):
                 "--num-resample 1."
             )
         self.sampler(self.base)
-        dm.inpaint(lambda x_t, sigma: x_t, self.image, self.redrawn)  # refuses another size now
+        dm.inpaint(lambda x_t, sigma: x_t, self.image, self.redrawn)  # checks the sizes
 
     def denoise(self, denoise):
         return dm.inpaint(denoise, self.image, self.redrawn)
@@ -109,13 +111,13 @@ class Inpaint(Edit):
 
 @dataclass(frozen=True)
 class Invert(Edit):
-    """An image's noise, and the image drawn from it again, see `dm.invert`.
+    """Finds an image's noise, and draws the image from it again, see `dm.invert`.
 
     Attributes:
       image: in [-1, 1].
-      base: the sampler to draw with.
+      base: the sampler.
     Raises:
-      ValueError: a sampler that draws noise.
+      ValueError: the sampler draws noise.
     """
 
     image: Float[Array, "H W C"]
@@ -132,7 +134,7 @@ class Invert(Edit):
 
 @dataclass(frozen=True)
 class Upscale(Edit):
-    """A small image, drawn large, see `dm.super_resolve`.
+    """Upscales a small image, see `dm.super_resolve`.
 
     Attributes:
       low_res: in [-1, 1].
@@ -147,15 +149,15 @@ class Upscale(Edit):
 
 @dataclass(frozen=True)
 class Interpolate(Edit):
-    """Images between two others, by `dm.slerp` of their noise.
+    """Interpolates between two images or seeds, by `dm.slerp` of their noise.
 
     Attributes:
-      ends: unit noise (H, W, C) to start from, or an image to find it of.
-      are_images: which of the two are images.
-      num_images: how many, both ends included.
-      base: the sampler to draw with.
+      ends: the two ends, each as unit noise or as an image.
+      are_images: whether each end is an image, whose noise is then found by `dm.invert`.
+      num_images: number of images, both ends included.
+      base: the sampler.
     Raises:
-      ValueError: a sampler that draws noise, which would differ from image to image.
+      ValueError: the sampler draws noise, which would differ from image to image.
     """
 
     ends: tuple[Float[Array, "H W C"], Float[Array, "H W C"]]
@@ -180,11 +182,11 @@ class Interpolate(Edit):
 
 
 def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
-    """The edit that the options name.
+    """The edit that the command's options ask for.
 
     Raises:
-      ValueError, OSError: a file that is no image, or of another size; a strength outside (0, 1];
-        a sampler that cannot do what is asked.
+      ValueError, OSError: a file is not an image or has the wrong size, the strength is outside
+        (0, 1], or the sampler does not support the edit.
     """
     sampler = pipeline.sampling.sampler
     if request.low_res is not None:
@@ -207,7 +209,7 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
 
 
 def _end(pipeline: Pipeline, word: str) -> Float[Array, "H W C"]:
-    """An end of an interpolation: the first noise of a seed, or an image."""
+    """An end of an interpolation: the noise of a seed's first image, or an image."""
     return pipeline.noise_of_seed(int(word)) if is_seed(word) else _read(pipeline, Path(word))
 
 
@@ -229,7 +231,7 @@ def _read_low_res(pipeline: Pipeline, path: Path) -> Float[Array, "h w C"]:
     if (factor * low.shape[0], factor * low.shape[1]) != (height, width):
         raise ValueError(
             f"{path} is {_size(low.shape)} pixels; the network draws {_size((height, width))}, "
-            "which must be a whole number of times as large."
+            "which must be an integer multiple of that in both directions."
         )
     return low
 
@@ -239,7 +241,7 @@ def _size(shape: Any) -> str:
 
 
 def _reversible(sampler: Sampler) -> Sampler:
-    """The sampler to go back to the noise with: the run's own where it can, else Heun."""
+    """The sampler for `dm.invert`: the given one if it allows inversion, else Heun."""
     return dm.Heun() if sampler.has_memory or sampler.is_adaptive else sampler
 
 

@@ -1,8 +1,8 @@
-"""Writes a run as other libraries read it: `python -m commands.export RUN FOLDER --to diffusers`.
+"""Exports a run for other libraries: `python -m commands.export RUN FOLDER --to diffusers`.
 
-FOLDER can be read by diffusers' `DDPMPipeline.from_pretrained(FOLDER)`, or `DDIMPipeline` where the
-run samples by `Euler`, and by `sample.py FOLDER`. It holds the U-Net with averaged weights, and the
-scheduler that belongs to the run's noise, prediction and sampler.
+FOLDER can be read by diffusers' `DDPMPipeline.from_pretrained(FOLDER)`, or `DDIMPipeline` if the
+run's sampler is `Euler`, and by `sample.py FOLDER`. It holds the U-Net with averaged weights, and a
+scheduler that corresponds to the run's schedule, prediction and sampler.
 """
 
 import argparse
@@ -18,20 +18,22 @@ from commands.pipeline import Pipeline
 from diffusion.data import images
 
 PREDICTIONS = {dm.Eps: "epsilon", dm.V: "v_prediction", dm.X0: "sample"}
-VERSION = "0.35.0"  # of diffusers; a later one reads it too
+VERSION = "0.35.0"  # of diffusers; later versions read these files too
 
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "python -m commands.export",
-        description="Writes a run as other libraries read it.",
+        description="Exports a run for other libraries.",
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a folder that train.py wrote")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="to write")
-    parser.add_argument("--to", required=True, choices=["diffusers"], help="for which library")
-    parser.add_argument("--step", type=int, help="of the checkpoint (the latest)")
-    parser.add_argument("--ema", metavar="NAME", help="which average (the recipe's first)")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to write")
+    parser.add_argument("--to", required=True, choices=["diffusers"], help="the other library")
+    parser.add_argument("--step", type=int, help="step of the checkpoint (the latest)")
+    parser.add_argument(
+        "--ema", metavar="NAME", help="average of the weights to export (the recipe's first)"
+    )
     with cli.one_line_errors(ValueError, OSError):
         args = cli.parse(parser, argv)
         trained = pipeline.read(args.run, args.step, args.ema)
@@ -46,15 +48,15 @@ def main(argv: list[str]) -> None:
 
 
 def scheduler_of(trained: Pipeline) -> tuple[str, dict[str, Any]]:
-    """The pipeline's class in diffusers, and its scheduler's configuration.
+    """The name of diffusers' pipeline class, and the configuration of its scheduler.
 
     Raises:
-      ValueError: diffusers' unconditional pipelines have no such method; names what.
+      ValueError: diffusers' unconditional pipelines have no counterpart of the run's method.
     """
     if trained.model.num_classes is not None:
         raise ValueError(
-            f"the network has {trained.model.num_classes} classes, which diffusers' DDPMPipeline "
-            "and DDIMPipeline cannot choose; unet_flax.save_diffusers writes the network alone."
+            f"the network has {trained.model.num_classes} classes, but diffusers' DDPMPipeline and "
+            "DDIMPipeline are unconditional; unet_flax.save_diffusers writes the network alone."
         )
     method, sampling = trained.preconditioning, trained.sampling
     prediction = PREDICTIONS.get(type(method))
@@ -62,12 +64,12 @@ def scheduler_of(trained: Pipeline) -> tuple[str, dict[str, Any]]:
     if prediction is None or not isinstance(schedule, dm.VPLinear):
         raise ValueError(
             f"preconditioning {method} has no counterpart in diffusers' DDPM and DDIM schedulers; "
-            "Eps, V and X0 on VPLinear have."
+            "only Eps, V and X0 on VPLinear do."
         )
     if not isinstance(sampling.grid, dm.VPTimesteps):
         raise ValueError(
             f"grid {type(sampling.grid).__name__} has no counterpart in diffusers' DDPM and DDIM "
-            "schedulers; VPTimesteps has."
+            "schedulers; only VPTimesteps does."
         )
     config = {
         "_diffusers_version": VERSION,
@@ -90,7 +92,7 @@ def scheduler_of(trained: Pipeline) -> tuple[str, dict[str, Any]]:
             return "DDIMPipeline", ddim | config
     raise ValueError(
         f"sampler {sampling.sampler} has no counterpart in diffusers' DDPM and DDIM schedulers; "
-        "Ancestral of interpolation 0 or 1 and Euler have."
+        "only Euler, and Ancestral with interpolation 0 or 1, do."
     )
 
 

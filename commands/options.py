@@ -1,7 +1,7 @@
-"""A recipe's fields as options of the command line.
+"""Command-line options for the fields of a recipe.
 
 An option is `--section.field VALUE`; tuples are comma-separated, None is `none`, booleans are
-`true` or `false`. Help texts come from the attributes' docstrings.
+`true` or `false`. Help texts come from the docstrings of the dataclasses.
 """
 
 import argparse
@@ -17,11 +17,12 @@ import docstring_parser
 
 
 def add(parser: Any, owner: Any, prefix: str) -> None:
-    """Adds an option for each field of a dataclass and of those that it holds.
+    """Adds an option for each field of a dataclass, and of the dataclasses that it contains.
 
     Args:
-      parser: argparse's, or a group of one.
-      prefix: of the options, such as "run."; "" for a recipe.
+      parser: an argparse.ArgumentParser, or an argument group.
+      owner: an instance of the dataclass, whose values are the defaults.
+      prefix: prefix of the options, such as "run."; "" for a recipe.
     """
     docs = {
         name.strip(): parameter.description or ""
@@ -36,7 +37,7 @@ def add(parser: Any, owner: Any, prefix: str) -> None:
             add(group if prefix else parser, value, f"{prefix}{field.name}.")
             continue
         if isinstance(value, dict) or _holds_kinds(hints[field.name]):
-            continue  # for recipes' files alone
+            continue  # can only be chosen in a recipe's file
         group.add_argument(
             _option(prefix + field.name),
             dest=prefix + field.name,
@@ -54,10 +55,13 @@ def _holds_kinds(hint: Any) -> bool:
 
 
 def replaced(owner: Any, given: dict[str, Any], prefix: str) -> Any:
-    """The dataclass with the given values in it, checked anew.
+    """Replaces the given values in the dataclass, which checks them again.
 
+    Args:
+      given: values by option, without the leading dashes, such as {"run.seed": 1}.
+      prefix: prefix of the options of this dataclass.
     Raises:
-      ValueError: what the dataclass says, after the options whose fields it names or the section.
+      ValueError: the dataclass's own message, prefixed by the options that it concerns.
     """
     changes = {}
     for field in dataclasses.fields(owner):
@@ -80,11 +84,11 @@ def _option(name: str) -> str:
 
 
 def _reader(hint: Any) -> Callable[[str], Any]:
-    """Reads a value of the annotated type from its text."""
+    """Makes a function that reads a value of the annotated type from its text."""
 
     def read(hint: Any, text: str) -> Any:
         if isinstance(hint, types.UnionType):  # X | None, or one number or several
-            # None first: `none` is a text too
+            # None is tried first, because str would accept "none" too
             for kind in sorted(typing.get_args(hint), key=lambda kind: kind is not type(None)):
                 with contextlib.suppress(ValueError, KeyError):
                     return read(kind, text)

@@ -1,4 +1,4 @@
-"""What sampling starts from: a network, its weights, and how they are meant to be used."""
+"""A pipeline for sampling: a network, its weights, and how to sample from it."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -23,21 +23,21 @@ from unet_flax import Model
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A network, its weights, and how to draw from them.
+    """A network, its weights, and how to sample from it.
 
     Attributes:
-      model: what the network takes and gives.
-      preconditioning: the one that it was trained with.
-      sampling: how to draw from it where nothing else is asked for.
+      model: the network's configuration.
+      preconditioning: the one that the network was trained with.
+      sampling: sampler, grid and guidance.
       network: `network(params, x, c_noise, **cond)`.
-      params: its weights, usually averaged ones, on the mesh.
-      mesh: the devices among which images are shared out.
-      trains_null: whether it was trained on the null class, which guidance needs.
-      name: for people, such as "step 2400".
-      conditions: what the network takes besides the class, as arrays of one row for each image;
-        further images repeat the rows.
+      params: the network's weights, usually averaged ones, on the mesh.
+      mesh: the devices over which images are sharded.
+      trains_null: whether the network was trained with the null class, which guidance needs.
+      name: describes the weights in messages, such as "step 2400".
+      conditions: further inputs of the network by keyword, one row for each image; if there are
+        more images than rows, the rows repeat.
     Raises:
-      ValueError: guidance without a null class.
+      ValueError: guidance for a network that was not trained with the null class.
     """
 
     model: Model
@@ -62,7 +62,7 @@ class Pipeline:
 
         Args:
           label: class of each image, -1 for none; ignored by a network without classes.
-          conditions: what else the network takes.
+          conditions: further inputs of the network.
         """
         labels = {} if self.model.num_classes is None else {"label": label}
         make = partial(dm.denoiser, self.network, self.params, self.preconditioning, **conditions)
@@ -73,11 +73,11 @@ class Pipeline:
         return dm.clip(denoise) if self.sampling.clip_x_0 else denoise
 
     def noise_of_seed(self, seed: int) -> Float[Array, "..."]:
-        """The unit noise from which the first image of a seed is drawn."""
+        """The unit noise that the first image of a seed starts from."""
         return noise_and_keys(jax.random.key(seed), jnp.arange(1), self.model.image_shape)[0][0]
 
     def conditions_of(self, index: Int[np.ndarray, "N"]) -> dict[str, np.ndarray]:
-        """The conditions of the images of these numbers."""
+        """The conditions of the images with these indices."""
         return {name: rows[index % len(rows)] for name, rows in self.conditions.items()}
 
 
@@ -85,7 +85,7 @@ class Pipeline:
 def noise_and_keys(
     key: jax.Array, index: jax.Array, shape: tuple[int, ...]
 ) -> tuple[jax.Array, jax.Array]:
-    """Unit noise to start from, and a key for the sampler: functions of the seed and the index."""
+    """For each image the unit noise to start from and the sampler's key, by seed and index."""
 
     def of_image(i: jax.Array) -> tuple[jax.Array, jax.Array]:
         noise_key, sampler_key = jax.random.split(jax.random.fold_in(key, i))
@@ -97,7 +97,7 @@ def noise_and_keys(
 def of_weights(
     recipe: Recipe, network: Network, params: Any, mesh: jax.sharding.Mesh, name: str
 ) -> Pipeline:
-    """A recipe's network with these weights."""
+    """The pipeline of a recipe with these weights."""
     resolved = recipe.resolved()
     return Pipeline(
         model=resolved.model,
@@ -112,12 +112,12 @@ def of_weights(
 
 
 def takes_conditions(model: Model) -> bool:
-    """Whether the network takes more of an image than its class."""
+    """Whether the network has conditions other than the class and the augmentation."""
     return bool(model.inputs.keys() - {"label", "augment_label"})
 
 
 def with_conditions(pipeline: Pipeline, dataset: Dataset) -> Pipeline:
-    """The pipeline with the dataset's first batch as conditions, where its network takes any."""
+    """Adds the dataset's first batch as conditions, if the network takes any."""
     if not takes_conditions(pipeline.model):
         return pipeline
     batch = dataset.batch(0, 0)
@@ -129,14 +129,14 @@ def read(folder: Path, step: int | None = None, ema: str | None = None) -> Pipel
     """Reads a run's averaged weights, or the network of a diffusers folder.
 
     Args:
-      step: of the checkpoint; None for the latest.
-      ema: name of the average, or any sigma_rel where power-function averages are kept; None for
-        the first.
+      step: step of the checkpoint; None for the latest.
+      ema: name of the average, or any sigma_rel if the run keeps power-function averages; None for
+        the first average.
     Raises:
-      FileNotFoundError: it is neither, or has no such checkpoint.
-      ValueError: what is there is damaged, or cannot be expressed here; no such average.
+      FileNotFoundError: the folder is neither, or has no such checkpoint.
+      ValueError: a file is damaged or not supported, or there is no such average.
     """
-    if diffusers_folder.is_one(folder):
+    if diffusers_folder.is_diffusers_folder(folder):
         for option, value in {"--step": step, "--ema": ema}.items():
             if value is not None:
                 raise ValueError(

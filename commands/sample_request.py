@@ -1,4 +1,4 @@
-"""What `sample.py` is asked for."""
+"""The command line of `sample.py`."""
 
 import argparse
 import dataclasses
@@ -31,32 +31,32 @@ SAMPLERS: dict[str, Sampler] = {
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """Images as the command line asks for them; None is the recipe's choice or the default.
+    """The options of `sample.py`; None means the recipe's value, or the default.
 
     Attributes:
-      folder: a run's, or one of diffusers.
-      num_images: how many.
+      folder: a run's folder, or a diffusers folder.
+      num_images: number of images, >= 1.
       label: "all", "none", or a class.
       seed: in 0 .. 2**32 - 1.
       sampler: a name in `SAMPLERS`.
-      eta: share of the noise that is drawn anew in each step.
+      eta: fraction of the noise that is replaced by new noise in each step, in [0, 1].
       num_steps: steps of the sampler.
       guidance: scale of classifier-free guidance; 1 is none.
-      step: of the checkpoint.
-      ema: name of the average.
+      step: step of the checkpoint.
+      ema: name of the average of the weights.
       batch_size: images drawn at a time.
       out: folder to write.
-      gif: whether to write the path from noise to images as well.
-      init_image: image to start from.
-      strength: share of the steps that are taken from it, in (0, 1].
-      mask: white where the image is drawn anew.
-      num_resample: how often each step is repeated there.
-      invert: whether to find the image's noise and draw it again.
+      gif: whether to write an animation from noise to images as well.
+      init_image: image to edit.
+      strength: fraction of the steps that are taken to vary it, in (0, 1].
+      mask: image that is white where init_image is redrawn.
+      num_resample: number of times that each step is taken with a mask.
+      invert: whether to find the image's noise and draw the image from it again.
       low_res: small image to upscale.
-      interpolate: two seeds or images.
+      interpolate: two seeds or image files.
       hosts: how to find the other hosts.
     Raises:
-      ValueError: values that no network can make sense of.
+      ValueError: a value is outside its range, or options exclude each other.
     """
 
     folder: Path
@@ -99,7 +99,7 @@ class SampleRequest:
             raise ValueError("--num-resample needs --mask.")
 
     def _one_of(self, *names: str) -> str | None:
-        """The one of these options that is given, or None."""
+        """Returns which of these options is given, or None; raises a ValueError if several are."""
         given = [
             f"--{name.replace('_', '-')}"
             for name in names
@@ -110,21 +110,21 @@ class SampleRequest:
         return given[0] if given else None
 
     def sampling(self, recipes: Sampling) -> Sampling:
-        """The recipe's sampling, with what the command line names in its place.
+        """The recipe's sampling with the options of the command line.
 
         Raises:
-          ValueError: an eta for a sampler that has none; a film by one that walks no grid.
+          ValueError: --eta for a sampler without eta, or --gif with an adaptive sampler.
         """
         sampler = recipes.sampler
         if self.sampler is not None:
             named = SAMPLERS[self.sampler]
-            # both variances are DDPM's sampler: the recipe knows which one suits its network
+            # "ddpm" keeps the recipe's Ancestral, and with it the variance chosen for the network
             is_ddpm = type(named) is type(sampler) is dm.Ancestral
             sampler = sampler if is_ddpm else named
         if self.eta is not None:
             if not any(item.name == "eta" for item in dataclasses.fields(sampler)):
                 raise ValueError(
-                    f"--eta {self.eta}: {type(sampler).__name__} has none; use --sampler ddim or "
+                    f"--eta {self.eta}: {type(sampler).__name__} has no eta; use --sampler ddim or "
                     "dpm-sde."
                 )
             sampler = dataclasses.replace(sampler, eta=self.eta)  # pyright: ignore
@@ -139,70 +139,92 @@ class SampleRequest:
 
 
 def is_seed(word: str) -> bool:
-    """Whether an end of --interpolate is a number; else it is a file."""
+    """Whether an end of --interpolate is a seed; otherwise it is a file."""
     return word.removeprefix("-").isdecimal()
 
 
 def parse(argv: list[str]) -> SampleRequest:
-    """The options of the command.
+    """Parses the command line.
 
     Raises:
-      ValueError: values that no network can make sense of.
+      ValueError: a value is outside its range, or options exclude each other.
     """
     parser = argparse.ArgumentParser(
         "sample.py", description="Draws images from a trained run.", allow_abbrev=False
     )
     add = parser.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="a run of train.py, or a diffusers folder")
-    add("--num-images", type=int, default=64, metavar="N", help="(64)")
+    add("folder", type=Path, metavar="FOLDER", help="a run's folder, or a diffusers folder")
+    add("--num-images", type=int, default=64, metavar="N", help="number of images (64)")
     add(
         "--label",
-        help="a class, `all` for equally many of each, `none` for the null class "
-        "(all, where the network has classes; none with an image to edit)",
+        help="a class, `all` for equally many of each class, or `none` for the null class "
+        "(all; none when an image is edited)",
     )
-    add("--seed", type=int, default=0, help="same seed, same images (0)")
-    add("--sampler", choices=SAMPLERS, help="with its own defaults (the recipe's)")
-    add("--eta", type=float, help="noise added in each step by euler, ddim and dpm-sde")
-    add("--num-steps", type=int, metavar="N", help="(the recipe's)")
-    add("--guidance", type=float, metavar="SCALE", help="1 is none (the recipe's)")
-    add("--step", type=int, help="of the checkpoint (the latest)")
+    add("--seed", type=int, default=0, help="the same seed gives the same images (0)")
+    add("--sampler", choices=SAMPLERS, help="a sampler with its default options (the recipe's)")
+    add("--eta", type=float, help="noise added in each step by euler, ddim and dpm-sde, in [0, 1]")
+    add("--num-steps", type=int, metavar="N", help="steps of the sampler (the recipe's)")
+    add(
+        "--guidance",
+        type=float,
+        metavar="SCALE",
+        help="scale of classifier-free guidance; 1 is none (the recipe's)",
+    )
+    add("--step", type=int, help="step of the checkpoint (the latest)")
     add(
         "--ema",
         metavar="NAME",
-        help="which average of the weights; any width in (0, 0.28) where power-function averages "
-        "are kept (the recipe's first)",
+        help="average of the weights by name; if the run keeps power-function averages, also any "
+        "width in (0, 0.28) (the recipe's first)",
     )
     add(
         "--batch-size",
         type=int,
         default=64,
         metavar="N",
-        help="images drawn at a time, to bound memory; changes no image (64)",
+        help="images drawn at a time; affects memory, not the images (64)",
     )
-    add("--out", type=Path, metavar="DIR", help="(FOLDER/images)")
+    add("--out", type=Path, metavar="DIR", help="folder to write (FOLDER/images)")
     add(
         "--gif",
         action="store_true",
-        help="also write denoising.gif, the first 64 images step by step; takes as long again",
+        help="also draw the first 64 images again, and write their steps to denoising.gif",
     )
-    edits = parser.add_argument_group("editing", "Images are of the size that the network draws.")
+    edits = parser.add_argument_group(
+        "editing", "Images and masks must have the size of the network's images."
+    )
     add = edits.add_argument
-    add("--init-image", type=Path, metavar="FILE", help="draw variations of it")
-    add("--strength", type=float, metavar="S", help="how far from it, in (0, 1] (0.6)")
-    add("--mask", type=Path, metavar="FILE", help="redraw only where this image is white")
+    add("--init-image", type=Path, metavar="FILE", help="draw variations of this image")
+    add(
+        "--strength",
+        type=float,
+        metavar="S",
+        help="with --init-image: how much the variations differ from it, in (0, 1] (0.6)",
+    )
+    add(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="with --init-image: redraw it only where this mask is white",
+    )
     add(
         "--num-resample",
         type=int,
         metavar="R",
-        help="with --mask: repetitions of each step, which make new and old fit together (10)",
+        help="with --mask: times that each step is taken; more blends the redrawn part better (10)",
     )
-    add("--invert", action="store_true", help="find its noise, draw it again, report the error")
-    add("--low-res", type=Path, metavar="FILE", help="upscale it")
+    add(
+        "--invert",
+        action="store_true",
+        help="with --init-image: find its noise, draw it from that again, print the error",
+    )
+    add("--low-res", type=Path, metavar="FILE", help="upscale this small image")
     add(
         "--interpolate",
         nargs=2,
         metavar="SEED|FILE",
-        help="from one to the other, in --num-images images, by a sampler without noise",
+        help="interpolate between two seeds or images, in --num-images images; needs a sampler "
+        "that draws no noise",
     )
     cli.add_host_options(parser)
     given = vars(cli.parse(parser, argv))

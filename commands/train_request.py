@@ -1,4 +1,4 @@
-"""What `train.py` is asked for."""
+"""The command line of `train.py`."""
 
 import argparse
 import os
@@ -14,12 +14,12 @@ from configs.recipe import Recipe
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """A training run as the command line asks for it.
+    """The options of `train.py`.
 
     Attributes:
-      recipe: with the command line's values in it.
+      recipe: the recipe, with the values of the command line.
       run_dir: the run's folder.
-      is_dry: whether to print what the run would cost, and train nothing.
+      is_dry: whether to print the cost of the run instead of training.
       profile_steps: first and last step to trace, or None.
       hosts: how to find the other hosts.
     """
@@ -32,12 +32,12 @@ class TrainRequest:
 
 
 def parse(argv: list[str]) -> TrainRequest:
-    """`RECIPE [--section.field VALUE ...] [--run-dir DIR] [--dry-run] [--profile-steps A,B]`.
+    """Parses `RECIPE [--section.field VALUE ...] [--run-dir DIR] [--dry-run] ...`.
 
-    Without arguments lists the recipes and exits.
+    Without arguments, lists the recipes and exits.
 
     Raises:
-      ValueError: an unknown recipe, or values that contradict each other.
+      ValueError: the recipe is unknown, or values are wrong or contradict each other.
     """
     if not argv or argv[0] in ("-h", "--help"):
         _list_recipes()
@@ -53,7 +53,7 @@ def parse(argv: list[str]) -> TrainRequest:
     )
     parser.add_argument("--run-dir", metavar="DIR", help=f"the run's folder (runs/{name})")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print what it would cost, and train nothing"
+        "--dry-run", action="store_true", help="print the cost of the run, without training"
     )
     parser.add_argument(
         "--profile-steps",
@@ -64,20 +64,22 @@ def parse(argv: list[str]) -> TrainRequest:
     options.add(parser, recipe, "")
     given = dict(vars(cli.parse(parser, [_kebab(option) for option in rest])))
     if given.get("run_dir") == "":
-        raise ValueError("--run-dir is empty; name a folder.")
+        raise ValueError("--run-dir is empty; give a folder.")
     run_dir = Path(given.pop("run_dir", f"runs/{name}"))
     is_dry, profiled = given.pop("dry_run", False), given.pop("profile_steps", None)
     steps = None if profiled is None else _span(profiled)
     hosts = HostOptions(given.pop("coordinator"), given.pop("num_hosts"), given.pop("host_index"))
     recipe = options.replaced(recipe, given, "")
     if steps is not None and steps[0] > recipe.run.num_steps:
-        raise ValueError(f"--profile-steps {profiled}: the run ends at {recipe.run.num_steps}.")
+        raise ValueError(
+            f"--profile-steps {profiled}: the run ends at step {recipe.run.num_steps}."
+        )
     return TrainRequest(recipe, run_dir, is_dry, steps, hosts)
 
 
 def _list_recipes() -> None:
     print("usage: python train.py RECIPE [--section.field VALUE ...] [--run-dir DIR]\n")
-    print("A folder with a checkpoint is resumed. RECIPE --help lists its fields. Recipes:")
+    print("Resumes if the folder holds a checkpoint. RECIPE --help lists its fields. Recipes:")
     width = 2 + max(map(len, configs.names()))
     for name in configs.names():
         print(f"  {name:{width}}{configs.describe(name)}")
@@ -91,7 +93,7 @@ def _span(text: str) -> tuple[int, int]:
 
 
 def _kebab(argument: str) -> str:
-    """--data.batch_size=8 to --data.batch-size=8."""
+    """Turns --data.batch_size=8 into --data.batch-size=8."""
     if not argument.startswith("--"):
         return argument
     option, equals, value = argument.partition("=")

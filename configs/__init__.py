@@ -1,4 +1,4 @@
-"""Recipes, one a file: `configs/NAME.py` holds `recipe`, and its docstring says what it gives."""
+"""Recipes: `configs/NAME.py` defines `recipe`; the first line of its docstring describes it."""
 
 import ast
 import difflib
@@ -14,7 +14,7 @@ _FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """All recipes, sorted."""
+    """The names of all recipes, sorted."""
     return sorted(path.stem for path in _FOLDER.glob("*.py") if "\nrecipe = " in path.read_text())
 
 
@@ -25,10 +25,10 @@ def describe(name: str) -> str:
 
 
 def load(name: str) -> Recipe:
-    """The recipe of that name.
+    """The recipe with this name.
 
     Raises:
-      ValueError: there is none; the nearest name is suggested.
+      ValueError: there is none; the message suggests the nearest name.
     """
     if name not in names():
         raise ValueError(f"unknown recipe {name!r}{nearest(name, names())}")
@@ -36,6 +36,6 @@ def load(name: str) -> Recipe:
 
 
 def nearest(word: str, allowed: list[str]) -> str:
-    """`; did you mean X?`, or the whole list where nothing is near."""
+    """The end of a message: "; did you mean X?", or all allowed words if none is similar."""
     close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(allowed)}"
+    return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(allowed)}"

@@ -3,8 +3,8 @@
     python train.py cifar10_ddpm
     python sample.py runs/cifar10_ddpm --num-images 64
 
-Cost: 102.4 M images; the paper took 10.6 h on a TPU v3-8. Result in the paper: FID 3.17 (50,000
-samples against the training set, best of the run); not measured here yet.
+Cost: 102.4 M images; the paper reports 10.6 h on a TPU v3-8. Result in the paper: FID 3.17 (50,000
+samples against the training set, best of the run); not reproduced here yet.
 
 Source: Ho et al. 2020, arXiv:2006.11239, section 4 and appendix B.
 """

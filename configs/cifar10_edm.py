@@ -3,9 +3,9 @@
     python train.py cifar10_edm
     python sample.py runs/cifar10_edm --num-images 64
 
-Cost: 390,625 steps of 512 images; the paper took two days on eight V100. Result in the paper: FID
-1.97 with 35 network calls (50,000 samples against the training set, best of three seeds, last
-weights); not measured here yet.
+Cost: 390,625 steps of 512 images; the paper reports two days on eight V100 GPUs. Result in the
+paper: FID 1.97 with 35 network calls (50,000 samples against the training set, best of three seeds,
+last weights); not reproduced here yet.
 
 Source: Karras et al. 2022, arXiv:2206.00364, table 7 and appendix F.
 """

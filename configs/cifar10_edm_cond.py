@@ -4,7 +4,7 @@
     python sample.py runs/cifar10_edm_cond --label all --num-images 100
 
 Cost: as cifar10_edm. Result in the paper: FID 1.79 with 35 network calls (50,000 samples against
-the training set, best of three seeds, last weights); not measured here yet.
+the training set, best of three seeds, last weights); not reproduced here yet.
 
 Source: Karras et al. 2022, arXiv:2206.00364, table 7 and appendix F.
 """

@@ -3,9 +3,9 @@
     python train.py cifar10_flow
     python sample.py runs/cifar10_flow --num-images 64
 
-Cost: 400,000 steps of 128 images; its authors took 60 h on one V100. Result in the paper: FID 3.58
-with an adaptive solver of about 134 calls, 4.44 with 100 Euler steps (50,000 samples); not measured
-here yet. Deviations: the network is given 1000 t where theirs is given t; its sinusoids are ADM's.
+Cost: 400,000 steps of 128 images; the paper reports 60 h on one V100. Result in the paper: FID 3.58
+with an adaptive solver of about 134 network calls, 4.44 with 100 Euler steps (50,000 samples); not
+reproduced here yet. Deviations: c_noise is 1000 t instead of t; sinusoidal features as in ADM.
 
 Source: Tong et al. 2023, arXiv:2302.00482, appendix E.
 """

@@ -1,7 +1,9 @@
 """Class-conditional 8x8 digits: real images, no download, minutes on a CPU.
 
-python train.py digits
-python sample.py runs/digits --label all --num-images 100
+    python train.py digits
+    python sample.py runs/digits --label all --num-images 100
+
+The images are scikit-learn's; the network has 0.7 M parameters.
 """
 
 from configs import Adam, Recipe, Run, Sampling

@@ -3,11 +3,11 @@
     python train.py fashion_mnist
     python sample.py runs/fashion_mnist --label all --num-images 100
 
-`apt install dataset-fashion-mnist` brings the images; elsewhere see --data.path.
+`apt install dataset-fashion-mnist` installs the images; otherwise download them and add
+--data.path.
 
-Cost: 5.1 M images of a network of 6.8 M parameters, 3.5e16 FLOP. No figure is published for this
-recipe; its noise distribution and sampler are those of EDM, its sigma_data is the dataset's own
-standard deviation.
+Cost: 5.1 M images, 6.8 M parameters, 3.5e16 FLOP. This recipe is not from a paper: its noise
+distribution and sampler are EDM's, and its sigma_data is the standard deviation of the dataset.
 """
 
 from configs import Adam, Recipe, Run, Sampling

@@ -3,10 +3,11 @@
     python train.py imagenet64_edm2_s --data.path DIR
     python sample.py runs/imagenet64_edm2_s --ema 0.075 --num-images 64
 
-DIR holds ImageNet's npz files at 64x64, see `ImageNet64`. Cost: 524,288 steps of 2,048 images; its
-authors' network was trained on 32 A100. Result in the paper: FID 1.58 with 63 network calls (50,000
-samples against the training set, average of width 0.075); not measured here yet. Deviations: images
-are the archive's, not made anew from ImageNet; float32 unless --model.dtype bfloat16 is given.
+DIR holds ImageNet's npz files at 64x64, see `ImageNet64`. Cost: 524,288 steps of 2,048 images; the
+paper used 32 A100 GPUs. Result in the paper: FID 1.58 with 63 network calls (50,000 samples against
+the training set, average of width 0.075); not reproduced here yet. Deviations: the images are those
+of the npz files, not downsampled from ImageNet as in the paper; float32 unless --model.dtype
+bfloat16 is given.
 
 Source: Karras et al. 2023, arXiv:2312.02696, table 6.
 """
@@ -22,7 +23,7 @@ recipe = Recipe(
         log_every_steps=100,
         save_every_steps=4_096,
         sample_every_steps=16_384,
-        keep_every_steps=4_096,  # averages of other widths are made from all checkpoints
+        keep_every_steps=4_096,  # all checkpoints, from which --ema makes averages of other widths
     ),
     data=ImageNet64(batch_size=2048),
     model=presets.edm2_s_imagenet64(num_classes=None),

@@ -1,7 +1,8 @@
-"""What a recipe consists of. Kinds are chosen in a recipe's file, numbers on the command line.
+"""The fields of a recipe.
 
-A recipe states each fact once. Fields that are None take it from where it is stated: `resolved()`
-fills them in.
+Classes (which sampler, which optimiser) are chosen in a recipe's file; numbers can also be set on
+the command line. A recipe states each fact once: a field that is None takes its value from the
+field that states the fact, and `resolved()` fills it in.
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -26,23 +27,25 @@ from unet_flax import Model
 
 @dataclass(frozen=True)
 class Run:
-    """How long to train, and what to write down meanwhile.
+    """How long to train, and what to log and save.
 
     Attributes:
       num_steps: optimiser steps.
-      seed: of weights, batches and noise; 0 or more.
+      seed: seed of initial weights, batches and noise, in 0 .. 2**32 - 1.
       log_every_steps: steps between two lines of metrics.jsonl.
       save_every_steps: steps between two checkpoints.
       sample_every_steps: steps between two grids of samples.
-      num_samples: images in such a grid.
-      keep_checkpoints: how many of the latest checkpoints are kept.
-      keep_every_steps: checkpoints of every multiple of this step are kept as well, or none.
-      max_skipped_steps: how many steps in a row may be skipped for a loss or gradient that is not
-        finite before the run stops; it also stops where half of the last 20 times as many are.
-      accumulate: parts into which a batch is cut, computed one after the other to save memory.
-      steps_per_dispatch: steps that the device takes at once, with the dataset in its memory; none
-        is 10 on an accelerator that has room for the dataset four times over, and 1 elsewhere.
-      tracker: "wandb" or "trackio", which then receive metrics and samples too; or none.
+      num_samples: images in a grid of samples.
+      keep_checkpoints: number of latest checkpoints that are kept.
+      keep_every_steps: checkpoints at multiples of this step are kept as well; none for no others.
+      max_skipped_steps: a step is skipped if its loss or gradient is not finite; the run stops
+        after more skipped steps in a row than this, or if more than half of the last 20 times as
+        many steps were skipped.
+      accumulate: parts into which a batch is split, computed one after the other to save memory.
+      steps_per_dispatch: steps per call of the compiled function; more than 1 keeps the dataset in
+        device memory. none is 10 on an accelerator if the dataset takes at most a quarter of its
+        memory, else 1.
+      tracker: "wandb" or "trackio" to send metrics and samples there too; or none.
     """
 
     num_steps: int
@@ -75,8 +78,8 @@ class Sampling:
     """How samples are drawn.
 
     Attributes:
-      sampler: from noise to images.
-      grid: the noise levels between them.
+      sampler: the sampler.
+      grid: the noise levels at which it steps.
       num_steps: steps of the sampler.
       guidance: scale of classifier-free guidance; 1 is none.
       clip_x_0: whether every estimate of the clean image is clipped to [-1, 1].
@@ -98,12 +101,13 @@ class Recipe:
     """A whole training run.
 
     Attributes:
-      schedule: sigma by time, for every part that walks one: the noise to train on, the timesteps
-        that the network is given, the grid to sample on. None where no part does.
-      label_dropout: share of labels replaced by the null class in training, in [0, 1];
-        classifier-free guidance needs some, such as 0.1.
+      schedule: sigma as a function of time, for all parts that use a schedule: the noise
+        distribution in training, the network's timesteps, the sampling grid. None if no part does.
+      label_dropout: fraction of labels replaced by the null class in training, in [0, 1];
+        classifier-free guidance needs it above 0, such as 0.1.
     Raises:
-      ValueError: two fields contradict each other, or a field is open that nothing states.
+      ValueError: two fields contradict each other, or a field is None and no other states its
+        value.
     """
 
     run: Run
@@ -134,9 +138,9 @@ class Recipe:
         last_step = self.optimizer.last_step
         if last_step is not None and self.run.num_steps > last_step:
             raise ValueError(
-                f"run.num_steps={self.run.num_steps} goes beyond optimizer.decay_steps="
-                f"{last_step}, where the learning rate is 0; a longer run needs a larger "
-                "optimizer.decay_steps from its beginning."
+                f"run.num_steps={self.run.num_steps} is beyond optimizer.decay_steps={last_step}, "
+                "where the learning rate is 0; for a longer run, start with a larger "
+                "optimizer.decay_steps."
             )
         model = self.resolved_parts()["model"]
         if self.label_dropout and model.num_classes and not model.has_null:
@@ -156,11 +160,11 @@ class Recipe:
         return self.data.num_classes is not None and self.label_dropout > 0
 
     def resolved(self) -> "Recipe":
-        """The recipe with every open field filled in from the field that states the fact.
+        """The recipe with all fields that are None filled in from other fields.
 
-        The schedule is the recipe's; image size, channels, classes and conditions of the network
-        are the data's, the width of its augmentation label the augmentation's; the weighting's
-        sigma_data is the preconditioning's.
+        The parts' schedules come from the recipe's schedule; the network's image size, channels,
+        classes and conditions from the data; the width of its augmentation label from the
+        augmentation; the weighting's sigma_data from the preconditioning.
         """
         return replace(self, **self.resolved_parts())
 
@@ -168,8 +172,8 @@ class Recipe:
         """The fields that `resolved` fills in.
 
         Raises:
-          ValueError: a field states another value than the one it would be filled with, or nothing
-            states it.
+          ValueError: a field contradicts the one that it would be filled from, or that one is None
+            too.
         """
         parts: dict[str, Any] = {
             name: _on_schedule(getattr(self, name), self.schedule, name)
@@ -177,8 +181,8 @@ class Recipe:
         }
         if self.schedule is not None and not any(map(_has_schedule, parts.values())):
             raise ValueError(
-                "schedule is stated, but neither preconditioning, noise nor sampling.grid uses "
-                "one; leave it out."
+                "schedule is set, but neither preconditioning, noise nor sampling.grid uses one; "
+                "leave it out."
             )
         model = _fitted(self.model, self.data, self.augment)
         weighting = _with_sigma_data(self.weighting, self.preconditioning)
@@ -192,13 +196,13 @@ def _positive(owner: Any, *names: str) -> None:
 
 
 def _on_schedule(part: Any, schedule: Schedule | None, name: str) -> Any:
-    """The part with its fields `schedule`, at any depth, set to the recipe's."""
+    """Sets all fields named `schedule` in a part, at any depth, to the recipe's schedule."""
     changes = {}
     for item in fields(part):
         value, where = getattr(part, item.name), f"{name}.{item.name}"
         if item.name == "schedule":
             if value is None and schedule is None:
-                raise ValueError(f"{where} is open, and the recipe states no schedule; set one.")
+                raise ValueError(f"{where} is None, and the recipe has no schedule; set one.")
             if None not in (value, schedule) and value != schedule:
                 raise ValueError(
                     f"{where}={value} contradicts the recipe's schedule={schedule}; leave it out."
@@ -218,7 +222,7 @@ def _has_schedule(part: Any) -> bool:
 
 
 def _fitted(model: Model, data: AnyDataset, augment: Augment) -> Model:
-    """The network for this data."""
+    """The network with the shapes of this data filled in, after checking that both agree."""
     *size, channels = data.spec["image"].shape
     given = {name: value.shape for name, value in data.spec.items() if name != "image"}
     if augment.label_channels is not None:
@@ -246,18 +250,19 @@ def _fitted(model: Model, data: AnyDataset, augment: Augment) -> Model:
     for name in model.inputs.keys() - given.keys() - {"context_mask"}:  # without, all tokens count
         raise ValueError(
             f"the model takes {name}, which neither the data nor the augmentation "
-            f"{type(augment).__name__} gives; they give {', '.join(['image', *sorted(given)])}."
+            f"{type(augment).__name__} provides; they provide "
+            f"{', '.join(['image', *sorted(given)])}."
         )
     for name, shape in given.items():
         wanted = model.inputs.get(name)
         if wanted is None or len(wanted) != len(shape):
-            raise ValueError(f"the data gives {name} {shape}, which the model does not take.")
+            raise ValueError(f"the data has {name} {shape}, which the model does not take.")
         if any(w not in (None, n) for w, n in zip(wanted, shape, strict=True)):
-            raise ValueError(f"the data gives {name} {shape}, but the model takes {wanted}.")
+            raise ValueError(f"the data has {name} {shape}, but the model takes {wanted}.")
     if {"condition", "x_0_hat"} & given.keys() and not augment.changes_conditions:
         raise ValueError(
-            f"augment={type(augment).__name__} changes images but not the conditions that belong "
-            "to them; use Flip or Unchanged."
+            f"augment={type(augment).__name__} changes images but not their conditions; use Flip "
+            "or Unchanged."
         )
     return model
 
@@ -267,7 +272,9 @@ def _with_sigma_data(weighting: Weighting, preconditioning: Preconditioning) -> 
         return weighting
     own, stated = (getattr(part, "sigma_data", None) for part in (weighting, preconditioning))
     if own is None and stated is None:
-        raise ValueError("weighting.sigma_data is open, and the preconditioning states none.")
+        raise ValueError(
+            "weighting.sigma_data is None, and the preconditioning has no sigma_data; set one."
+        )
     if None not in (own, stated) and own != stated:
         raise ValueError(
             f"weighting.sigma_data={own} contradicts preconditioning.sigma_data={stated}; leave it "

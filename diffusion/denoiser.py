@@ -1,4 +1,4 @@
-"""From network to denoiser: preconditioning, and the one contract `denoise(x_t, sigma) -> x_0_hat`.
+"""Preconditioning: makes a denoiser `denoise(x_t, sigma) -> x_0_hat` of a network.
 
 D(x_t; sigma) = c_skip(sigma) x_t + c_out(sigma) F(c_in(sigma) x_t, c_noise(sigma))
 
@@ -18,27 +18,28 @@ from diffusion.noise.schedules import Schedule, or_ddpm
 from diffusion.ranges import demand
 
 Network = Callable[..., Array]
-"""`network(params, x, c_noise, *, dropout_key=None, **cond)`: any function of this form."""
+"""Any function `network(params, x, c_noise, *, dropout_key=None, **cond)`."""
+
+Sigma = Float[Array, ""] | Float[Array, "B"]
+"""One sigma for the batch, or one for each image."""
 
 
 @runtime_checkable
 class Denoise(Protocol):
-    """Estimates the clean image; all that samplers, guidance and editing know of a network.
+    """Estimates the clean images; samplers, guidance and editing use a network only through this.
 
     Args:
       x_t: noisy images x_0 + sigma * eps.
-      sigma: scalar, or one a image.
+      sigma: noise level, one for the batch or one for each image.
     Returns:
-      x_0_hat, the mean of all clean images that could have become x_t.
+      x_0_hat, an estimate of the posterior mean E[x_0 | x_t].
     """
 
-    def __call__(
-        self, x_t: Float[Array, "B ..."], sigma: Float[Array, ""] | Float[Array, "B"]
-    ) -> Float[Array, "B ..."]: ...
+    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]: ...
 
 
 class Coefficients(NamedTuple):
-    """The four factors of the preconditioning, each (B,)."""
+    """The four coefficients of the preconditioning, one value per image."""
 
     c_skip: Float[Array, "B"]
     c_out: Float[Array, "B"]
@@ -48,7 +49,7 @@ class Coefficients(NamedTuple):
 
 @dataclass(frozen=True)
 class EDM:
-    """Keeps input and target of the network at unit variance for every sigma.
+    """The network's input and target have unit variance at every sigma.
 
     Attributes:
       sigma_data: standard deviation of the images in [-1, 1]; > 0.
@@ -72,12 +73,13 @@ class EDM:
 
 @dataclass(frozen=True)
 class Eps:
-    """DDPM's parametrisation: the network predicts the unit noise, told the timestep.
+    """DDPM's parametrisation: the network predicts the unit noise; c_noise is the timestep.
 
     x_0_hat = x_t - sigma * eps_hat
 
     Attributes:
-      schedule: gives the timestep of a sigma; None is the recipe's, and DDPM's chain elsewhere.
+      schedule: maps sigma to the timestep; None takes the recipe's schedule, and is DDPM's chain
+        elsewhere.
     Source: Ho et al. 2020, arXiv:2006.11239, section 3.2; as a preconditioning Karras et al. 2022,
       table 1, column VP.
     """
@@ -95,11 +97,12 @@ class Eps:
 
 @dataclass(frozen=True)
 class X0:
-    """The network predicts the clean image itself, told the timestep.
+    """The network predicts the clean image; c_noise is the timestep.
 
     Attributes:
-      schedule: gives the timestep of a sigma; None is the recipe's, and DDPM's chain elsewhere.
-    Source: Ho et al. 2020, arXiv:2006.11239, section 3.2 (mentioned and set aside).
+      schedule: maps sigma to the timestep; None takes the recipe's schedule, and is DDPM's chain
+        elsewhere.
+    Source: Ho et al. 2020, arXiv:2006.11239, section 3.2 (mentioned as an alternative).
     """
 
     schedule: Schedule | None = None
@@ -115,12 +118,13 @@ class X0:
 
 @dataclass(frozen=True)
 class V:
-    """The network predicts v = (eps - sigma x_0) / sqrt(1 + sigma^2), told the timestep.
+    """The network predicts v = (eps - sigma x_0) / sqrt(1 + sigma^2); c_noise is the timestep.
 
-    In the VP chain's terms v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0.
+    In the notation of DDPM, v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0.
 
     Attributes:
-      schedule: gives the timestep of a sigma; None is the recipe's, and DDPM's chain elsewhere.
+      schedule: maps sigma to the timestep; None takes the recipe's schedule, and is DDPM's chain
+        elsewhere.
     Source: Salimans & Ho 2022, arXiv:2202.00512, section 4 and appendix D.
     """
 
@@ -138,7 +142,7 @@ class V:
 
 @dataclass(frozen=True)
 class Score:
-    """The network predicts the score of x_t times sigma, told ln(sigma / 2): NCSN++'s VE form.
+    """NCSN++'s VE parametrisation: the network predicts sigma * score; c_noise is ln(sigma / 2).
 
     Source: Song et al. 2021, arXiv:2011.13456; as a preconditioning Karras et al. 2022, table 1,
       column VE.
@@ -151,12 +155,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Velocity:
-    """The network predicts flow matching's velocity eps - x_0, told 1000 t.
+    """Flow matching: the network predicts the velocity eps - x_0; c_noise is 1000 t.
 
-    It is given z_t = (1 - t) x_0 + t eps = x_t / (1 + sigma), with t = sigma / (1 + sigma).
+    Its input is z_t = (1 - t) x_0 + t eps = x_t / (1 + sigma), with t = sigma / (1 + sigma).
 
-    Source: Lipman et al. 2022, arXiv:2210.02747; Liu et al. 2022, arXiv:2209.03003. Deviation: the
-      time is told times 1000, which sinusoids are made for.
+    Source: Lipman et al. 2022, arXiv:2210.02747; Liu et al. 2022, arXiv:2209.03003. Deviation: t is
+      multiplied by 1000, the range that sinusoidal embeddings are designed for.
     """
 
     def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:
@@ -177,10 +181,10 @@ def per_image(v: Shaped[Array, "B"], x: Float[Array, "B ..."]) -> Shaped[Array, 
 )
 @dataclass(frozen=True)
 class Denoiser:
-    """A network with its weights and condition, as a function and a pytree.
+    """A network with its weights and conditions, as a function `denoise(x_t, sigma)`.
 
-    Being a pytree, it enters compiled samplers as arguments: other weights, labels or guidance
-    compile nothing anew.
+    It is a pytree, so its arrays are arguments of a compiled sampler: other weights or labels do
+    not compile it again.
     """
 
     network: Network
@@ -188,9 +192,7 @@ class Denoiser:
     preconditioning: "Preconditioning"
     cond: dict[str, Any]
 
-    def __call__(
-        self, x_t: Float[Array, "B ..."], sigma: Float[Array, ""] | Float[Array, "B"]
-    ) -> Float[Array, "B ..."]:
+    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
         sigma = jnp.broadcast_to(sigma, x_t.shape[:1])
         c_skip, c_out, c_in, c_noise = self.preconditioning(sigma)
         output = self.network(self.params, per_image(c_in, x_t) * x_t, c_noise, **self.cond)
@@ -204,9 +206,9 @@ def denoiser(
 
     Args:
       network: `network(params, x, c_noise, **cond)`, called without dropout.
-      params: its weights, usually the averaged ones.
-      preconditioning: the one that it was trained with.
-      cond: what else the network takes, such as label=(B,).
+      params: the network's weights, usually averaged ones.
+      preconditioning: the one that the network was trained with.
+      cond: further inputs of the network, such as label=(B,).
     """
     return Denoiser(network, params, preconditioning, cond)
 

@@ -1,4 +1,4 @@
-"""What a number may be, checked where an object is made."""
+"""Checks that numbers lie in their allowed range, called where objects are constructed."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from jax.core import Tracer
 
 
 def demand(interval: str, **values: Any) -> None:
-    """Raises a ValueError for the first value that is no number in the interval; nan never is.
+    """Raises a ValueError for the first value that is no number in the interval; nan is in none.
 
-    What is traced cannot be seen, and passes.
+    Traced values have no number yet, and pass.
 
     Args:
-      interval: such as "(0, inf)" or "[0, 1]": a round bracket leaves its end out, infinity too.
-      values: numbers, or arrays of them, by the names that the user knows.
+      interval: such as "(0, inf)" or "[0, 1]"; a round bracket excludes its end, also infinity.
+      values: numbers or arrays, by the name that the message shows.
     """
     low, high = map(float, interval[1:-1].split(","))
     for name, value in values.items():
@@ -32,8 +32,10 @@ def demand(interval: str, **values: Any) -> None:
 
 
 def demand_ascent(**values: Any) -> None:
-    """Raises a ValueError unless each value lies below the one after it."""
+    """Raises a ValueError unless each value lies below the next one; traced values pass."""
     pairs = list(values.items())
     for (name, value), (next_name, next_value) in zip(pairs, pairs[1:], strict=False):
+        if isinstance(value, Tracer) or isinstance(next_value, Tracer):
+            continue
         if not value < next_value:
             raise ValueError(f"{name}={value} must lie below {next_name}={next_value}.")

@@ -1,8 +1,8 @@
-"""The mesh of devices, and where on it each array lives.
+"""The mesh of devices, and how arrays are sharded over it.
 
-Axis `data` cuts the batch. Axis `fsdp` cuts the batch too, and with it parameters, optimiser state
-and averages, so that each device holds 1 / fsdp of them. One device is a mesh of 1 x 1: there is
-one code path.
+The batch is sharded over both axes, `data` and `fsdp`. Parameters, optimiser state and averages are
+sharded over `fsdp`, so that each device holds 1 / fsdp of them. One device is a 1 x 1 mesh, with no
+code of its own.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 @dataclass(frozen=True)
 class Mesh:
-    """How many devices work on what.
+    """The number of devices along each axis of the mesh.
 
     Attributes:
-      data: devices along the batch, or -1 for all that there are.
-      fsdp: devices among which the state is cut, >= 1.
+      data: devices that shard the batch only, >= 1; -1 for all devices, divided by fsdp.
+      fsdp: devices over which the training state is sharded as well, >= 1.
     """
 
     data: int = -1
@@ -30,7 +30,7 @@ class Mesh:
         """The mesh over the first data * fsdp devices.
 
         Raises:
-          ValueError: where there are too few, or they do not come out even.
+          ValueError: there are too few devices, or fsdp does not divide their number.
         """
         devices = jax.device_count()
         if self.fsdp < 1 or (self.data < 1 and self.data != -1):
@@ -40,23 +40,27 @@ class Mesh:
         if used > devices or (self.data == -1 and used != devices):
             raise ValueError(
                 f"mesh data={self.data}, fsdp={self.fsdp} does not fit the {devices} devices here; "
-                f"data * fsdp must be at most {devices}, and fsdp divide it where data is -1."
+                f"data * fsdp must be at most {devices}, and if data is -1, fsdp must divide it."
             )
         if jax.process_count() > 1 and used != devices:
             raise ValueError(
                 f"mesh data={self.data}, fsdp={self.fsdp} leaves some of the {devices} devices of "
-                "all hosts idle; many hosts must use all of them."
+                "all hosts unused; a run on several hosts must use all of them."
             )
         return jax.make_mesh(
             (data, self.fsdp),
             ("data", "fsdp"),
-            axis_types=(AxisType.Auto,) * 2,  # Explicit, the default, refuses attention's reshapes
+            axis_types=(AxisType.Auto,) * 2,  # Explicit, the default, rejects attention's reshapes
             devices=jax.devices()[:used],
         )
 
 
 def check_batch_size(mesh: jax.sharding.Mesh, batch_size: int, accumulate: int = 1) -> None:
-    """Raises a ValueError where the batch, or each of its parts, cannot be cut evenly."""
+    """Raises a ValueError if the batch, or a part of it, cannot be split evenly over the devices.
+
+    Args:
+      accumulate: number of parts into which the batch is split, one computed after the other.
+    """
     if accumulate > 1 and batch_size % (accumulate * mesh.size):
         raise ValueError(
             f"batch_size={batch_size} is not divisible by accumulate={accumulate} times the "
@@ -69,17 +73,17 @@ def check_batch_size(mesh: jax.sharding.Mesh, batch_size: int, accumulate: int =
 
 
 def shard_batch(mesh: jax.sharding.Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Puts a batch on the devices, cut along its first axis."""
+    """Puts a batch on the devices, sharded along its first axis."""
     return _put(batch, by_row(mesh))
 
 
 def shard_rows(
     mesh: jax.sharding.Mesh, batch_size: int, rows: Callable[[slice], dict[str, np.ndarray]]
 ) -> dict[str, jax.Array]:
-    """Puts a batch on the devices, cut along its first axis; each host makes its own rows alone.
+    """Puts a batch on the devices, sharded along its first axis; each host loads only its own rows.
 
     Args:
-      rows: the batch's rows start .. stop.
+      rows: `rows(slice)` returns those rows of the batch.
     """
     sharding = by_row(mesh)
     parts: dict[str, list[jax.Array]] = {}
@@ -96,17 +100,17 @@ def shard_rows(
 
 
 def by_row(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """Cut along the first axis, among all devices."""
+    """The sharding along the first axis, over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def shard_indices(mesh: jax.sharding.Mesh, indices: np.ndarray) -> jax.Array:
-    """Puts (steps, batch) indices on the devices, cut along the batch."""
+    """Puts indices (steps, batch) on the devices, sharded along the batch."""
     return _put(indices, NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp"))))
 
 
 def on_every_device(mesh: jax.sharding.Mesh, arrays: Any) -> Any:
-    """Puts arrays whole on every device."""
+    """Replicates arrays on every device."""
     return _put(arrays, NamedSharding(mesh, PartitionSpec()))
 
 
@@ -120,12 +124,14 @@ def _put(arrays: Any, sharding: NamedSharding) -> Any:
 
 
 def placed(mesh: jax.sharding.Mesh, state: Any) -> Any:
-    """The state's shapes, each with its sharding: cut along its largest axis that fsdp divides.
+    """The shapes and shardings of a state: each array is sharded along its largest axis.
+
+    Only axes that fsdp divides count. An array without such an axis is replicated.
 
     Args:
       state: arrays or jax.ShapeDtypeStructs.
     Returns:
-      jax.ShapeDtypeStructs; what has no such axis is whole on every device.
+      The state as jax.ShapeDtypeStructs with shardings.
     """
     fsdp = mesh.shape["fsdp"]
 
@@ -142,5 +148,5 @@ def placed(mesh: jax.sharding.Mesh, state: Any) -> Any:
 
 
 def place(mesh: jax.sharding.Mesh, state: Any) -> Any:
-    """Puts a state on the mesh as `placed` says."""
+    """Puts a state on the mesh, with the shardings of `placed`."""
     return jax.device_put(state, jax.tree.map(lambda leaf: leaf.sharding, placed(mesh, state)))

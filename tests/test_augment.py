@@ -25,7 +25,7 @@ def test_the_filter_is_orthonormal_under_shifts_by_two():
     assert SYM6.sum() == pytest.approx(np.sqrt(2))
 
 
-def test_no_warp_changes_nothing():
+def test_the_identity_warp_returns_the_image():
     image = jax.random.normal(jax.random.key(0), (8, 10, 3))
     got = warp(image, jnp.eye(2), jnp.zeros(2))
     np.testing.assert_allclose(got, image, atol=1e-5)
@@ -57,14 +57,14 @@ def test_labels_are_zero_where_nothing_was_changed(size):
     batch = dm.NonLeaky(0.0)(jax.random.key(1), {"image": image, "label": jnp.arange(64)})
     label = np.asarray(batch["augment_label"])
     assert label.shape == (64, 9) and not label[:, 1:].any()
-    assert 10 < label[:, 0].sum() < 54  # mirrored by a coin
+    assert 10 < label[:, 0].sum() < 54  # mirrored with probability 1/2
     for changed, original, told in zip(batch["image"], image, label, strict=True):
         np.testing.assert_array_equal(changed, original[:, ::-1] if told[0] else original)
     np.testing.assert_array_equal(batch["label"], jnp.arange(64))
 
 
 def told(label):
-    """The matrix and the shift, in shares of the image, that a label stands for."""
+    """The matrix, and the shift as a fraction of the image, that a label describes."""
     scale, turn = 2 ** (0.2 * label[2]), np.arctan2(label[4], label[3] + 1)
     # along an axis to the right, longer or shorter: the label is the axis times the stretch
     stretch = np.copysign(0.2 * np.hypot(*label[5:7]), label[5])
@@ -77,7 +77,7 @@ def rotation(angle):
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
-def test_the_label_alone_says_what_was_done():
+def test_the_label_alone_determines_the_augmentation():
     image = jnp.asarray(picture(), jnp.float32)
     batch = dm.NonLeaky(1.0)(jax.random.key(0), {"image": jnp.stack([image] * 16)})
     for changed, label in zip(batch["image"], np.asarray(batch["augment_label"]), strict=True):
@@ -87,7 +87,7 @@ def test_the_label_alone_says_what_was_done():
         np.testing.assert_allclose(changed, expected, atol=1e-3)  # rounding, times the slope
 
 
-def test_every_change_happens_at_its_rate_and_is_told():
+def test_every_transformation_happens_at_its_rate_and_is_in_the_label():
     image = jnp.zeros((4000, 2, 2, 1))
     label = np.asarray(dm.NonLeaky(0.2)(jax.random.key(0), {"image": image})["augment_label"])
     changes = np.stack(

@@ -1,4 +1,4 @@
-"""Laws of checkpoints: whole or refused."""
+"""Laws of checkpoints: each is complete, or rejected."""
 
 import dataclasses
 import gc
@@ -87,7 +87,7 @@ def overwrite(folder):
     (folder / "_METADATA").write_text("garbage")
 
 
-# Orbax gives up on the arrays that it was still reading, and Python remarks on it
+# Orbax abandons the arrays that it was reading, and Python warns about that
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", [flip_a_bit, cut_short, remove, overwrite])
 @pytest.mark.parametrize("item", ["ema", "training"])
@@ -95,13 +95,13 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_offered(run_dir, 
     damage(run_dir / "checkpoints" / "30" / item)
     with pytest.raises(ValueError, match=r"30 is damaged.*one before it is step 20"):
         checkpoint.restore(run_dir, target())
-    gc.collect()  # here, so that the remark comes in this test
+    gc.collect()  # so that the warning comes in this test
     assert_equal(checkpoint.restore(run_dir, target(), step=20), make_state(20))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "float64", "bool"])
 @pytest.mark.parametrize("shape", [(), (5,), (4, 3), (2, 4, 6)])
-def test_the_sum_of_an_arrays_bits_notices_every_bit_and_not_how_it_is_cut(shape, dtype):
+def test_the_checksum_depends_on_every_bit_but_not_on_the_sharding(shape, dtype):
     rng = np.random.default_rng(0)
     whole = np.asarray(3 * rng.standard_normal(shape)).astype(jnp.dtype(dtype))
     sum_of = fingerprint.weighted_sum
@@ -117,7 +117,7 @@ def test_the_sum_of_an_arrays_bits_notices_every_bit_and_not_how_it_is_cut(shape
         assert np.sum(parts, dtype=np.uint32) == right
 
 
-def test_a_checkpoint_that_cannot_be_opened_now_is_not_called_damaged(run_dir):
+def test_a_checkpoint_that_cannot_be_opened_is_not_reported_as_damaged(run_dir):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
     os.close(free)
@@ -153,7 +153,7 @@ def test_a_step_that_is_not_there_is_named(run_dir):
         checkpoint.restore(run_dir, target(), step=25)
 
 
-def test_what_a_killed_save_leaves_is_no_checkpoint(run_dir):
+def test_an_incomplete_save_is_not_a_checkpoint(run_dir):
     (run_dir / "checkpoints" / "40.orbax-checkpoint-tmp").mkdir()
     assert checkpoint.steps(run_dir) == [20, 30]
 
@@ -169,20 +169,20 @@ def test_a_damaged_config_is_named(tmp_path):
         checkpoint.read_config(tmp_path)
 
 
-# the writes that the failed one has cut off say so, and Python remarks on each
+# the writes that the failed one aborts raise errors, and Python warns about each
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_save_that_does_not_fit_is_told_with_the_last_checkpoint_which_stays_whole(run_dir):
+def test_a_save_on_a_full_disk_names_the_last_checkpoint_which_stays_complete(run_dir):
     checkpoints = checkpoint.Checkpoints(run_dir, keep=2)
     says = rf"File too large\); last checkpoint: {run_dir}/checkpoints/30\. "
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # no file grows beyond it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # largest size of a file
     try:
         with pytest.raises(checkpoint.SaveError, match=says):
             checkpoints.save(make_state(40))
             checkpoints.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    checkpoints.close()  # has nothing more to say
+    checkpoints.close()  # does not raise a second time
     gc.collect()
     assert checkpoint.steps(run_dir) == [20, 30]
     again = checkpoint.Checkpoints(run_dir, keep=2)

@@ -1,4 +1,4 @@
-"""Laws of the gradient's norm and the bound on it; optax has both, for any tree."""
+"""Laws of the gradient's norm and of clipping by it, compared with optax."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def test_norm_is_that_of_all_leaves_as_one_vector():
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (64,)])
-def test_norm_of_many_short_numbers_does_not_stand_still(shape):
+def test_norm_of_many_bfloat16_leaves_keeps_growing(shape):
     leaves = [jnp.full(shape, 0.25, jnp.bfloat16)] * 400  # the squares of each sum to 4
     assert global_norm(leaves) == 40
 
@@ -60,7 +60,7 @@ def test_clipping_is_that_of_optax(scale):
     state = clipping.init(grads)
     ours, _ = clipping.update(grads, state)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),  # two roundings, in other order
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),  # two roundings, in another order
         ours,
         theirs.update(grads, theirs.init(grads))[0],
     )
@@ -68,18 +68,18 @@ def test_clipping_is_that_of_optax(scale):
 
 
 @pytest.mark.parametrize("max_norm", [0.0, -1.0, jnp.nan])
-def test_bound_that_leaves_nothing_is_refused(max_norm):
+def test_a_bound_that_is_not_positive_is_refused(max_norm):
     with pytest.raises(ValueError, match=r"max_norm=.* is outside \(0, inf\)"):
         clip_by_grad_norm(max_norm)
 
 
-def test_norm_that_is_given_is_believed():
+def test_a_given_norm_is_used_without_computing_it():
     clipping = clip_by_grad_norm(1.0)
     halved, _ = clipping.update(tree(), clipping.init(tree()), grad_norm=jnp.float32(2))
     jax.tree.map(np.testing.assert_array_equal, halved, tree(0.5))
 
 
-def test_step_gives_the_norm_to_its_optimizer():
+def test_the_step_passes_the_norm_to_its_optimizer():
     def network(params, x, c_noise, **cond):
         return params["scale"] * x
 

@@ -1,4 +1,4 @@
-"""The commands as a user types them: results, resuming, and mistakes."""
+"""The commands as a user types them: results and resuming."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ def test_stopping_and_resuming_equals_an_uninterrupted_run(run_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_so_it_does_with_several_steps_a_dispatch(tmp_path):
+def test_resuming_is_exact_with_several_steps_per_dispatch(tmp_path):
     several = ("--run.steps-per-dispatch", "4")
     train_small(tmp_path / "whole", *several)
     for goal in ("1", "6", "7", str(STEPS)):  # dispatches of 1 to 4 steps
@@ -61,7 +61,7 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(tmp_path, capsys):
     assert recipe.data.batch_size == 8 and not run_dir.exists()
     _, params = build.abstract_network(recipe)
     assert f"parameters           {sum(leaf.size for leaf in jax.tree.leaves(params)):,}" in rest
-    assert "GFLOP an image" in rest and "a device of 4" in rest and "optimiser" in rest
+    assert "GFLOP an image" in rest and "per device of 4" in rest and "optimiser" in rest
 
 
 def test_chosen_steps_are_traced_and_chosen_checkpoints_stay(tmp_path):
@@ -88,7 +88,7 @@ def test_an_average_made_afterwards_of_a_width_that_is_kept_is_that_one(power_ru
 
 @pytest.fixture(scope="module")
 def power_run(tmp_path_factory):
-    """A run that keeps averages of two kinds, which no recipe does yet."""
+    """A run that keeps averages of two classes, which no recipe does yet."""
     run_dir = tmp_path_factory.mktemp("runs") / "power"
     ema = dm.Several((dm.EMA(0.9), dm.PowerFunction()))
     recipe = dataclasses.replace(train_request.parse(SMALL).recipe, ema=ema)
@@ -105,7 +105,7 @@ def test_a_name_that_is_kept_is_that_average_and_no_width(power_run):
 
 
 @pytest.mark.slow
-def test_a_run_goes_from_one_device_to_four_and_back(run_dir, tmp_path):
+def test_a_run_can_move_from_one_device_to_four_and_back(run_dir, tmp_path):
     for devices, goal in (("1", "3"), ("4", "6"), ("1", str(STEPS))):
         train_small(tmp_path, "--mesh.data", devices, "--run.num-steps", goal)
     moved, whole = final_state(tmp_path), final_state(run_dir)
@@ -124,10 +124,10 @@ def test_a_finished_run_is_left_as_it_is(run_dir):
     assert contents(run_dir) == before
 
 
-def test_a_grid_that_a_run_still_owes_is_drawn_when_it_goes_on(tmp_path):
+def test_a_missing_grid_is_drawn_on_resuming(tmp_path):
     options = ("--run.sample-every-steps", "3")
     train_small(tmp_path, *options, "--run.num-steps", "3")
-    (tmp_path / "samples" / "3.png").unlink()  # as if it had been ended between save and drawing
+    (tmp_path / "samples" / "3.png").unlink()  # as if stopped before drawing
     train_small(tmp_path, *options, "--run.num-steps", "4")
     assert {path.name for path in (tmp_path / "samples").iterdir()} == {"3.png", "4.png"}
 

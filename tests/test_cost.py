@@ -1,4 +1,4 @@
-"""Laws of what a recipe is said to cost."""
+"""Laws of the reported cost of a recipe."""
 
 import jax
 import pytest
@@ -16,7 +16,7 @@ def recipe(remat: str, accumulate: str):
 
 
 @pytest.mark.parametrize(("remat", "accumulate"), [("true", "1"), ("false", "2")])
-def test_what_saves_memory_changes_no_count_of_operations(remat, accumulate):
+def test_options_that_save_memory_do_not_change_the_count_of_operations(remat, accumulate):
     plain, _ = cost.flops_of_step(recipe("false", "1"))
     assert cost.flops_of_step(recipe(remat, accumulate))[0] == plain
 

@@ -18,7 +18,7 @@ def rows(array):
 
 
 @pytest.mark.parametrize("coupling", [dm.Independent(), dm.MinibatchOT()])
-def test_a_coupling_hands_out_the_same_noise(coupling):
+def test_a_coupling_only_reorders_the_noise(coupling):
     assert rows(jax.jit(coupling.__call__)(X_0, EPS)) == rows(EPS)
 
 

@@ -91,7 +91,7 @@ def write_archive(folder, pixels, labels):
 
 @pytest.fixture
 def archive(tmp_path, truth, monkeypatch):
-    """A small archive in the real format, whose checksum the builder is told to expect."""
+    """A small archive in the real format; the builder is patched to expect its checksum."""
     path = write_archive(tmp_path, *truth)
     content = path.read_bytes()
     info = tfds.download.checksums.UrlInfo(
@@ -101,7 +101,7 @@ def archive(tmp_path, truth, monkeypatch):
     return path
 
 
-def test_cifar10_is_read_as_it_stands_in_the_archive(archive, tmp_path, truth):
+def test_cifar10_is_read_in_the_order_of_the_archive(archive, tmp_path, truth):
     source = Cifar10(path=str(tmp_path / "tfds"), manual_dir=str(archive.parent), labelled=True)
     for _ in range(2):  # prepared, then from the cache
         loaded = source.load()
@@ -138,8 +138,8 @@ def test_a_folder_without_the_archive_is_named(tmp_path):
         Cifar10(path=str(tmp_path / "tfds"), manual_dir=str(tmp_path)).load()
 
 
-def test_without_a_network_the_user_is_told_address_checksum_and_place(tmp_path, monkeypatch):
-    # a proxy that nobody answers at stands for a network that is not there
+def test_without_a_network_the_error_names_address_checksum_and_folder(tmp_path, monkeypatch):
+    # a proxy that does not answer simulates a missing network
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(ConnectionError) as caught:
         Cifar10(path=str(tmp_path / "tfds")).load()
@@ -150,7 +150,7 @@ def test_without_a_network_the_user_is_told_address_checksum_and_place(tmp_path,
 
 @pytest.fixture
 def refusing_proxy(monkeypatch):
-    """A proxy that answers, and lets nobody through."""
+    """A proxy that answers, but rejects every request."""
 
     class Refusing(http.server.BaseHTTPRequestHandler):
         def do_CONNECT(self):
@@ -174,13 +174,13 @@ def test_a_proxy_that_refuses_is_no_network(tmp_path, refusing_proxy):
         Cifar10(path=str(tmp_path / "tfds")).load()
 
 
-def test_a_damaged_cache_is_made_anew(archive, tmp_path, truth, capsys):
+def test_a_damaged_cache_is_written_again(archive, tmp_path, truth, capsys):
     source = Cifar10(path=str(tmp_path / "tfds"), manual_dir=str(archive.parent), labelled=True)
     source.load()
     (cache,) = (tmp_path / "tfds").rglob("train_pixels.npz")
     cache.write_bytes(cache.read_bytes()[:1000])
     np.testing.assert_array_equal(source.load().pixels, truth[0])
-    assert "made anew" in capsys.readouterr().err
+    assert "writing it again" in capsys.readouterr().err
     capsys.readouterr()
     source.load()
     assert capsys.readouterr().err == ""

@@ -43,7 +43,7 @@ def test_eps_target_is_the_noise(data):
     np.testing.assert_allclose(target, eps, atol=1e-4)
 
 
-def test_eps_scales_the_input_to_the_vp_chain_and_tells_the_timestep():
+def test_eps_scales_the_input_to_the_vp_chain_and_passes_the_timestep():
     chain = dm.VPLinear()
     sigma = jnp.asarray(chain.table[[0, 500, 999]], jnp.float32)
     _, _, c_in, c_noise = dm.Eps(chain)(sigma)
@@ -141,7 +141,7 @@ def test_v_is_the_vp_chains_velocity(data):
     np.testing.assert_allclose(target(dm.V(), x_0, eps), v, atol=1e-3)
 
 
-def test_velocity_is_the_straight_lines(data):
+def test_velocity_is_the_slope_of_the_straight_path(data):
     x_0, eps = data
     np.testing.assert_allclose(target(dm.Velocity(), x_0, eps), eps - x_0, atol=1e-3)
     t = SIGMA / (1 + SIGMA)
@@ -162,14 +162,14 @@ def test_x_0_is_the_image(data):
 
 
 def target(preconditioning, x_0, eps):
-    """What the raw network must give for the estimate to be x_0."""
+    """The raw output for which the estimate is x_0."""
     c_skip, c_out, _, _ = preconditioning(SIGMA)
     x_t = x_0 + SIGMA[:, None] * eps
     return (x_0 - c_skip[:, None] * x_t) / c_out[:, None]
 
 
 @pytest.mark.parametrize("preconditioning", PRECONDITIONINGS)
-def test_a_network_that_meets_the_target_gives_back_the_image(preconditioning, data):
+def test_a_network_that_equals_the_target_recovers_the_image(preconditioning, data):
     x_0, eps = data
     x_t = x_0 + SIGMA[:, None] * eps
     denoise = dm.denoiser(
@@ -208,11 +208,11 @@ def test_a_weighting_weighs_the_same_error_of_x_0_whatever_the_target(
     np.testing.assert_allclose(got, on_x_0 * error, rtol=2e-3)
 
 
-def test_what_is_learned_is_the_logarithm_of_the_loss_at_each_noise_level():
+def test_uncertainty_learns_the_logarithm_of_the_loss_at_each_noise_level():
     balance, log_sigma = dm.Uncertainty(num_features=64), jnp.linspace(-3.0, 3.0, 64)
     sigma, losses = jnp.exp(log_sigma), jnp.exp(jnp.sin(log_sigma) - 1)
     learned, optimizer = balance.init(), optax.adam(0.1)
-    np.testing.assert_allclose(balance(learned, sigma, losses), losses)  # begins as it is
+    np.testing.assert_allclose(balance(learned, sigma, losses), losses)  # starts as the identity
     state = optimizer.init(learned)
 
     @jax.jit

@@ -454,7 +454,7 @@ def test_a_pipelines_prediction_type_is_its_preconditioning(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("ddpm", ["--step", "5"], "has no steps"),
+        ("ddpm", ["--step", "5"], "one set of weights"),
         ("ddpm", ["--label", "1"], "without classes"),
         ("ddpm", ["--guidance", "2"], "guidance=2.0 needs"),
         ("classes", ["--label", "none"], "no null class"),

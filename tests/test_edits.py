@@ -1,4 +1,4 @@
-"""Laws of `sample.py` where an image leads: what is drawn is what the library draws."""
+"""Laws of image editing by `sample.py`: it draws what the library draws."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from diffusion.pixels import from_pixels, to_pixels
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """An image, a mask of its lower half, the image at half its size, and what is no image."""
+    """An image, a mask of its lower half, the image at half size, a file that is no image."""
     folder = tmp_path_factory.mktemp("files")
     pixels = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
     mask = np.zeros((8, 8), np.uint8)
@@ -134,7 +134,7 @@ def test_a_gif_shows_the_way_from_noise_to_the_images(run_dir, tmp_path):
         (["--init-image", "{}/image.png", "--strength", "0"], "strength=0.0 is outside (0, 1]"),
         (["--init-image", "{}/image.png", "--strength", "nan"], "strength=nan is outside"),
         (["--init-image", "{}/flat.png"], "flat.png is 8 x 5 pixels"),
-        (["--init-image", "{}/text.png"], "text.png is no image"),
+        (["--init-image", "{}/text.png"], "text.png is not an image"),
         (["--init-image", "{}/none.png"], "none.png: No such file"),
         (["--init-image", "{}/image.png", "--mask", "{}/low.png"], "the mask is (4, 4)"),
         (["--init-image", "{}/image.png", "--mask", "{}/mask.png", "--invert"], "exclude"),

@@ -16,7 +16,7 @@ KINDS = [
 
 
 def run(ema, path, batch_size=1):
-    """Each average of the kind after the weights have gone along the path."""
+    """Each average of the kind after updates with the weights of the path."""
     average = ema.init({"w": jnp.float32(path[0])})
     for step, weight in enumerate(path):
         average = ema.update(average, {"w": jnp.float32(weight)}, jnp.int32(step), batch_size)
@@ -32,7 +32,7 @@ def test_a_constant_is_its_own_average(ema):
 def test_the_average_shares_no_memory_with_the_weights(ema):
     params = {"w": jnp.ones(3)}
     average = ema.init(params)
-    params["w"].delete()  # what donation does
+    params["w"].delete()  # as donation does
     for name in ema.names:
         np.testing.assert_array_equal(ema.choose(average, name)["w"], np.ones(3))
 
@@ -85,7 +85,7 @@ def test_the_profile_has_the_relative_width_that_names_it(sigma_rel):
 
 
 @pytest.mark.parametrize("sigma_rel", [0.03, 0.075, 0.15, 0.25])
-def test_any_length_is_reconstructed_from_snapshots(sigma_rel):
+def test_any_width_is_reconstructed_from_snapshots(sigma_rel):
     path = np.cumsum(np.random.default_rng(1).standard_normal(800)) / 20
     stored, ema = [], dm.PowerFunction((0.05, 0.1))
     average = ema.init({"w": jnp.float32(path[0])})
@@ -98,7 +98,7 @@ def test_any_length_is_reconstructed_from_snapshots(sigma_rel):
     assert factors.sum() == pytest.approx(1)
     got = factors @ np.array([value for *_, value in stored])
     (wanted,) = run(dm.PowerFunction((sigma_rel,)), path).values()
-    # the path wanders by 1.4 in 800 steps
+    # the weights vary by 1.4 over 800 steps
     assert got == pytest.approx(wanted, abs=0.03)
 
 

@@ -1,4 +1,4 @@
-"""Laws of many hosts, tried with two processes of two devices each on this machine."""
+"""Laws of multi-host runs, tested with two processes of two devices each on this machine."""
 
 import os
 import signal
@@ -52,17 +52,17 @@ AS_HERE = runs.AS_HERE | {"JAX_NUM_CPU_DEVICES": "2"}
 
 
 def by_flags(port, index):
-    """How a host learns who the others are: its arguments, and its environment."""
+    """How a host finds the others: by its arguments, or by its environment."""
     flags = ["--coordinator", f"localhost:{port}", "--num-hosts", "2", "--host-index", str(index)]
     return flags, {}
 
 
 def by_slurm(num_machines):
-    """What srun tells each of two tasks, on one machine or on one each."""
+    """The environment that srun gives two tasks, on one machine or on two."""
     return lambda port, index: (
         [],
         {
-            "JAX_COORDINATOR_PORT": str(port),  # else it follows from the job's number
+            "JAX_COORDINATOR_PORT": str(port),  # otherwise derived from the job id
             "SLURM_JOB_ID": "1",
             "SLURM_STEP_NODELIST": "localhost",
             "SLURM_STEP_NUM_NODES": str(num_machines),
@@ -100,7 +100,7 @@ def first_saved(run_dir):
 
 
 def ended(processes, status=0):
-    """What each of them has written; raises where one has ended with another status."""
+    """The output of each process; raises if one ended with another status."""
     try:
         outs = [process.communicate(timeout=120)[0] for process in processes]
     finally:
@@ -112,7 +112,7 @@ def ended(processes, status=0):
 
 
 def assert_same_weights(a, b):
-    """But for rounding: sums over devices are taken in another order where hosts exchange them."""
+    """Equal up to rounding: with several hosts, sums over devices have another order."""
     for x, y in zip(jax.tree.leaves(final_state(a)), jax.tree.leaves(final_state(b)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
@@ -123,7 +123,7 @@ def test_two_hosts_are_one_run(tmp_path, fsdp):
     two, one = tmp_path / "two", tmp_path / "one"
     main, other = ended(begun(TRAIN_RESUME_SAMPLE, two, "--mesh.fsdp", fsdp))
     assert "steps 3 to 6" in main and "6 images of step 6" in main
-    assert "step" not in other  # the main host speaks for all
+    assert "step" not in other  # only the main host prints
     train.main([*SMALL, "--run-dir", str(one), "--run.num-steps", "6", "--mesh.fsdp", fsdp])
     assert_same_weights(two, one)
     for run_dir in (one, two):
@@ -132,7 +132,7 @@ def test_two_hosts_are_one_run(tmp_path, fsdp):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fsdp", ["1", "4"])  # 4: each array is cut among both hosts
+@pytest.mark.parametrize("fsdp", ["1", "4"])  # 4: each array is sharded over both hosts
 def test_a_run_that_moves_to_two_hosts_and_back_ends_as_one_that_stays(tmp_path, fsdp):
     moved, stayed = tmp_path / "moved", tmp_path / "stayed"
     options = ("--mesh.fsdp", fsdp, "--run.num-steps")
@@ -171,21 +171,21 @@ def test_where_one_host_is_killed_the_other_ends_and_the_run_resumes(tmp_path, v
 
 
 @pytest.mark.slow
-def test_where_one_host_is_asked_to_stop_all_save_and_leave_in_time(tmp_path):
+def test_a_signal_to_one_host_stops_all_in_time(tmp_path):
     seldom = ("--run.log-every-steps", "100000", "--run.num-steps", "100000")
     processes = begun(TRAIN, tmp_path, *seldom)
     first_saved(tmp_path)
     began = time.monotonic()
     processes[1].send_signal(signal.SIGTERM)
     main, _ = ended(processes, status=128 + signal.SIGTERM)
-    assert time.monotonic() - began < 30  # what clusters grant before they kill
+    assert time.monotonic() - began < 30  # the usual grace period of clusters
     reached = checkpoint.steps(tmp_path)[-1]
     assert f"another host is stopped: saved step {reached} of 100000" in main
 
 
 def test_hosts_of_different_speed_stop_at_the_same_step(tmp_path):
     one, other = (out.split("stopped ")[1].split()[0] for out in ended(begun(AGREE, tmp_path)))
-    assert one == other  # were they to ask at different steps, they would not even end
+    assert one == other  # if they exchanged at different steps, they would hang
 
 
 def test_sigterm_ends_a_host_before_it_trains(tmp_path):
@@ -202,13 +202,13 @@ def test_sigterm_ends_a_host_before_it_trains(tmp_path):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (("localhost:1", None, 0), "are given together"),
-        ((None, 4, None), "are given together"),
+        (("localhost:1", None, 0), "go together: give all three"),
+        ((None, 4, None), "go together: give all three"),
         (("localhost:1", 2, 2), "--host-index 2 is outside 0 .. 1"),
         (("localhost", 2, 0), "not ADDRESS:PORT"),
     ],
 )
-def test_a_mistake_about_hosts_is_told(given, says):
+def test_wrong_host_options_are_an_error(given, says):
     with pytest.raises(ValueError, match=says):
         hosts.start(*given)
 
@@ -217,7 +217,7 @@ def test_a_mistake_about_hosts_is_told(given, says):
     ("environment", "is_cluster"),
     [
         ({}, False),
-        ({"SLURM_NTASKS": "4"}, False),  # sbatch alone: no task has been started
+        ({"SLURM_NTASKS": "4"}, False),  # sbatch without srun: no task was started
         ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "a"}, False),
         ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "a"}, True),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
@@ -237,7 +237,7 @@ def pod(monkeypatch):
 
 
 @pytest.mark.skipif(find_spec("kubernetes") is not None, reason="the package is installed")
-def test_a_pod_without_kubernetes_package_is_told_what_to_install(pod):
+def test_a_pod_without_the_kubernetes_package_names_it_in_an_error(pod):
     with pytest.raises(ConnectionError, match="pip install kubernetes.* --num-hosts 1"):
         hosts.start()
 
@@ -247,9 +247,9 @@ def test_a_pod_that_is_a_run_of_its_own_asks_for_no_others(pod):
     assert jax.process_count() == 1
 
 
-def test_a_cluster_that_does_not_say_enough_is_told_in_a_line(monkeypatch):
+def test_an_incomplete_cluster_environment_is_an_error_in_one_line(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "2")
-    monkeypatch.setenv("SLURM_STEP_NODELIST", "a")  # and no number of the job
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "a")  # without the job id
     with pytest.raises(ConnectionError, match="not found .*: .*--coordinator ADDRESS:PORT"):
         hosts.start()
 

@@ -1,4 +1,4 @@
-"""Whatever is done to a run costs it time and nothing else, and is told in one line."""
+"""An interrupted run loses nothing but time, and reports the reason in one line."""
 
 import logging
 import shutil
@@ -25,7 +25,7 @@ from commands import build, cli, train_request
 from diffusion.run import checkpoint, lock
 
 
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(tmp_path):
     killed = tmp_path / "killed"
     process = begun(killed, "--run.num-steps", "1000000")
     deadline = time.monotonic() + 120
@@ -45,18 +45,18 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
-def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(tmp_path, name):
+def test_a_run_that_receives_a_signal_saves_and_can_resume(tmp_path, name):
     process = begun(tmp_path, "--run.num-steps", "100000", "--run.log-every-steps", "1")
     for line in process.stdout:
         if line.startswith("step 5/"):
             break
     process.send_signal(getattr(signal, name))
     out, error = process.communicate(timeout=60)
-    # as shells count: 143 and 130, so that nobody takes the run for finished
+    # 143 and 130, as shells report signals, so that the run does not count as finished
     assert process.returncode == 128 + getattr(signal, name)
-    assert ("once more to leave at once" in error) if name == "SIGINT" else not error
+    assert ("Ctrl-C again stops at once" in error) if name == "SIGINT" else not error
     reached = checkpoint.steps(tmp_path)[-1]
-    assert f"{name}: saved step {reached} of 100000; the same command goes on." in out
+    assert f"{name}: saved step {reached} of 100000; run the same command to resume." in out
     assert reached >= 5
     train_small(tmp_path / "whole", "--run.num-steps", str(reached))
     assert_bitwise_equal(final_state(tmp_path), final_state(tmp_path / "whole"))
@@ -64,7 +64,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(tmp_path, name):
     assert checkpoint.steps(tmp_path)[-1] == reached + 1
 
 
-def test_a_folder_that_is_removed_ends_in_a_clear_line_and_is_not_made_anew(tmp_path):
+def test_a_removed_folder_is_an_error_in_one_line_and_is_not_created_again(tmp_path):
     recipe, run_dir = train_request.parse([*SMALL, "--run.num-steps", "3"]).recipe, tmp_path / "run"
     build.claim(run_dir, recipe)
     job = build.job(recipe, run_dir, recipe.mesh.make())
@@ -72,11 +72,11 @@ def test_a_folder_that_is_removed_ends_in_a_clear_line_and_is_not_made_anew(tmp_
     shutil.rmtree(run_dir)
     with pytest.raises(checkpoint.SaveError, match="the folder is gone.*no checkpoint yet"):
         checkpoints.save(state)
-    checkpoints.close()  # has nothing more to say
+    checkpoints.close()  # does not raise a second time
     assert not run_dir.exists()
 
 
-def test_a_folder_that_another_run_has_made_anew_is_not_written(tmp_path):
+def test_a_folder_that_another_run_has_created_again_is_not_written(tmp_path):
     recipe, run_dir = train_request.parse([*SMALL, "--run.num-steps", "3"]).recipe, tmp_path / "run"
     build.claim(run_dir, recipe)
     job = build.job(recipe, run_dir, recipe.mesh.make())
@@ -90,7 +90,7 @@ def test_a_folder_that_another_run_has_made_anew_is_not_written(tmp_path):
     assert checkpoint.steps(run_dir) == []
 
 
-def test_a_grid_of_other_weights_does_not_stand_for_those_of_a_run_that_begins_anew(tmp_path):
+def test_a_new_run_removes_the_grids_of_an_earlier_one(tmp_path):
     goal = ("--run.num-steps", "2")
     train_small(tmp_path / "again", *goal, "--run.seed", "1")
     shutil.rmtree(tmp_path / "again" / "checkpoints")
@@ -100,7 +100,7 @@ def test_a_grid_of_other_weights_does_not_stand_for_those_of_a_run_that_begins_a
     assert grids[0] == grids[1]
 
 
-def test_records_that_cannot_be_written_end_in_a_clear_line(tmp_path, capfd):
+def test_logs_that_cannot_be_written_are_an_error_in_one_line(tmp_path, capfd):
     train_small(tmp_path, "--run.num-steps", "3")
     shutil.rmtree(tmp_path / "samples")
     (tmp_path / "samples").touch()
@@ -112,13 +112,13 @@ def test_records_that_cannot_be_written_end_in_a_clear_line(tmp_path, capfd):
     assert error.count("\n") == 1
 
 
-def test_a_folder_is_one_process_s_at_a_time(tmp_path, capsys):
+def test_one_process_at_a_time_can_train_in_a_folder(tmp_path, capsys):
     argv = [*SMALL, "--run.num-steps", "1", "--run-dir", tmp_path]
     with lock.held(tmp_path):
         assert f"another process trains in {tmp_path}" in mistake(train.main, argv, capsys)
     assert list(tmp_path.iterdir()) == []
     train_small(tmp_path, "--run.num-steps", "1")
-    train_small(tmp_path, "--run.num-steps", "2")  # the first has let go
+    train_small(tmp_path, "--run.num-steps", "2")  # the first has released the lock
 
 
 IN_A_COMPILER = """
@@ -126,11 +126,11 @@ import hashlib
 from diffusion.run import signals
 with signals.stop_requests() as stop_request:
     print("ready", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)  # Python sees no signal within
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)  # Python runs no signal handler meanwhile
 """
 
 
-def test_a_second_interrupt_ends_the_program_even_where_python_does_not_look(tmp_path):
+def test_a_second_interrupt_ends_the_program_even_in_a_long_c_call(tmp_path):
     process = begun(tmp_path, program=("-c", IN_A_COMPILER))
     assert process.stdout.readline() == "ready\n"
     for _ in range(2):
@@ -183,7 +183,7 @@ def test_a_grid_of_samples_that_are_nan_does_not_end_the_training(tmp_path, caps
         *("--run.num-steps", "4", "--run.sample-every-steps", "2", "--sampling.guidance", "1e38"),
     )
     out = capsys.readouterr().out
-    assert ": no grid, for samples are nan" in out and checkpoint.steps(tmp_path)[-1] == 4
+    assert ": no grid of samples: samples are nan" in out and checkpoint.steps(tmp_path)[-1] == 4
 
 
 def test_a_command_restores_the_logging_and_the_hook_that_it_sets():

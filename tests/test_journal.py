@@ -1,4 +1,4 @@
-"""Laws of what a run writes down."""
+"""Laws of what a run logs."""
 
 import json
 
@@ -21,7 +21,7 @@ def write(run_dir, after, steps):
     journal.close()
 
 
-def test_lines_beyond_the_checkpoint_and_cut_lines_are_taken_out_on_resuming(tmp_path):
+def test_resuming_removes_lines_after_the_checkpoint_and_incomplete_lines(tmp_path):
     write(tmp_path, 0, [10, 20, 30])
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 40, "lo')  # killed while writing
@@ -29,7 +29,7 @@ def test_lines_beyond_the_checkpoint_and_cut_lines_are_taken_out_on_resuming(tmp
     assert [line["step"] for line in lines_of(tmp_path)] == [10, 20, 30, 40]
 
 
-def test_bytes_that_are_no_text_are_taken_out_of_the_records(tmp_path):
+def test_resuming_removes_lines_that_are_not_text(tmp_path):
     write(tmp_path, 0, [1, 2])
     with open(tmp_path / "metrics.jsonl", "ab") as lines:
         lines.write(b"\xff\xfe{\n")
@@ -37,7 +37,7 @@ def test_bytes_that_are_no_text_are_taken_out_of_the_records(tmp_path):
     assert [line["step"] for line in lines_of(tmp_path)] == [1, 2, 3]
 
 
-def test_grids_beyond_the_checkpoint_and_half_written_ones_are_taken_out(tmp_path):
+def test_resuming_removes_grids_after_the_checkpoint_and_unfinished_ones(tmp_path):
     (tmp_path / "samples").mkdir()
     for name in ("10.png", ".10.png", "20.png", "30.png", "my own.png"):
         (tmp_path / "samples" / name).touch()
@@ -47,7 +47,7 @@ def test_grids_beyond_the_checkpoint_and_half_written_ones_are_taken_out(tmp_pat
 
 
 def events(path):
-    """The events of a file of TensorBoard's: length, check of the length, event, check of it."""
+    """The events of a TensorBoard file: length, its checksum, event, its checksum."""
     data = path.read_bytes()
     while data:
         size = int.from_bytes(data[:8], "little")
@@ -55,21 +55,21 @@ def events(path):
         data = data[16 + size :]
 
 
-def test_tensorboard_is_told_once_of_each_step_and_where_a_run_went_on(tmp_path):
+def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path):
     write(tmp_path, 0, [10, 20])
     write(tmp_path, 10, [20, 30])
-    write(tmp_path, 30, [])  # had nothing to say
+    write(tmp_path, 30, [])  # logs nothing, and so creates no file
     first, second = sorted(tmp_path.glob("events.out.tfevents.*"))
-    told = [
+    logged = [
         [(event.step, value.tag, value.simple_value) for value in event.summary.value]
         for event in events(first)
     ]
-    assert sum(told, []) == [(10, "loss", 10.0), (20, "loss", 20.0)]
+    assert sum(logged, []) == [(10, "loss", 10.0), (20, "loss", 20.0)]
     starts = [event.step for event in events(second) if event.HasField("session_log")]
-    assert starts == [11]  # TensorBoard hides what it was told before of this step and later ones
+    assert starts == [11]  # TensorBoard hides earlier values of this step and later ones
 
 
-def test_a_grid_of_samples_is_a_whole_file_and_an_image_in_tensorboard(tmp_path):
+def test_a_grid_of_samples_is_a_complete_file_and_an_image_in_tensorboard(tmp_path):
     pixels = np.arange(75, dtype=np.uint8).reshape(5, 5, 3)
     journal = Journal(tmp_path, [Files(tmp_path, 0), TensorBoard(tmp_path, 0)])
     journal.samples(7, pixels)

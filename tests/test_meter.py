@@ -1,4 +1,4 @@
-"""Laws of what a run measures."""
+"""Laws of the measurements during training."""
 
 from types import SimpleNamespace
 
@@ -39,8 +39,8 @@ def test_a_reading_is_the_mean_since_the_last_one():
 
 def test_steps_of_one_dispatch_count_each():
     meter = Meter(batch_size=4)
-    void = measured(NAN)  # of a dispatch that took fewer steps than it can
-    meter.add([(stacked(measured(1.0), measured(3.0), void), 2), *single(measured(5.0))])
+    unused = measured(NAN)  # a dispatch that took fewer steps than it has rows
+    meter.add([(stacked(measured(1.0), measured(3.0), unused), 2), *single(measured(5.0))])
     assert meter.read()["loss"] == 3.0
 
 
@@ -83,21 +83,21 @@ def skipping(readings, max_skipped_steps=2):
         ([".x", "x.x."], None),
         (["x." * 20], None),  # half of the last 40
         (["x." * 20, "xx"], "in 21 of 40 steps"),
-        (["xx." * 10], None),  # 20 of 30: it may get better
+        (["xx." * 10], None),  # 20 of 30, so not yet more than half of 40
         (["xx." * 10, "xx"], "in 22 of 32 steps"),  # more than half of 40 already
-        (["xx." * 6, "." * 40, "xx." * 6], None),  # what is long ago is forgotten
+        (["xx." * 6, "." * 40, "xx." * 6], None),  # only the last 40 steps count
     ],
 )
-def test_a_run_that_skips_too_much_must_stop(readings, fault):
+def test_too_many_skipped_steps_are_a_fault(readings, fault):
     found = skipping(readings)
     assert found is None if fault is None else fault in found
 
 
-def test_a_run_that_may_skip_none_stops_at_the_first():
+def test_with_no_allowed_skip_the_first_is_a_fault():
     assert skipping(["."], 0) is None and "in 1 steps in a row" in skipping(["x"], 0)
 
 
-def test_weights_once_infinite_are_lost():
+def test_infinite_weights_are_a_fault_that_stays():
     meter = Meter(batch_size=1)
     meter.add(single(measured(1.0), measured(1.0, weight_norm=float("inf")), measured(1.0)))
     meter.read()
@@ -123,12 +123,12 @@ def test_utilisation_is_the_speed_over_the_peaks():
         ("TPU v5 lite", 197e12),
     ],
 )
-def test_the_peak_is_that_of_the_kind_of_device(kind, peak):
+def test_the_peak_is_looked_up_by_the_devices_name(kind, peak):
     assert peak_flops(SimpleNamespace(device_kind=kind)) == peak
-    assert peak_flops(jax.devices()[0]) is None  # a CPU has none that is worth stating
+    assert peak_flops(jax.devices()[0]) is None  # CPUs are not in the table
 
 
-def test_a_clock_that_has_just_been_restarted_states_no_speed():
+def test_there_is_no_speed_right_after_the_clock_is_restarted():
     meter = Meter(batch_size=1)
     meter.add(single(measured(1.0)))
     meter.restart_clock()
@@ -141,9 +141,9 @@ def test_a_clock_that_has_just_been_restarted_states_no_speed():
         ("cpu", None, 1, False),
         ("gpu", {"bytes_limit": 400}, 100, True),
         ("gpu", {"bytes_limit": 400}, 101, False),
-        ("tpu", None, 10**12, True),  # it does not tell
+        ("tpu", None, 10**12, True),  # does not report its memory
     ],
 )
-def test_a_dataset_lies_on_an_accelerator_that_has_room(platform, stats, num_bytes, suits):
+def test_a_dataset_is_kept_on_an_accelerator_with_enough_memory(platform, stats, num_bytes, suits):
     device = SimpleNamespace(platform=platform, memory_stats=lambda: stats)
     assert fits_on_device(num_bytes, device) == suits

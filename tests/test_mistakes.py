@@ -13,17 +13,17 @@ from diffusion.run import checkpoint
 def test_a_refused_command_leaves_the_runs_config_as_it_is(run_dir, capsys):
     before = (run_dir / "config.json").read_text()
     argv = [*SMALL, "--run-dir", run_dir]
-    assert "already, beyond run.num_steps=1" in mistake(
+    assert "beyond run.num_steps=1; use more steps" in mistake(
         train.main, [*argv, "--run.num-steps", "1"], capsys
     )
     mistake(train.main, [*argv, "--sampling.grid.rho", "0.001"], capsys)
     assert (run_dir / "config.json").read_text() == before
 
 
-def test_checkpoints_without_their_config_are_told(run_dir, tmp_path, capsys):
+def test_checkpoints_without_their_config_are_an_error(run_dir, tmp_path, capsys):
     shutil.copytree(run_dir / "checkpoints", tmp_path / "checkpoints")
     error = mistake(train.main, [*SMALL, "--run-dir", tmp_path], capsys)
-    assert "config.json is missing beside them" in error
+    assert "but no config.json; restore that file" in error
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_after_a_mistake_the_folder_is_free(tmp_path, capsys):
     assert checkpoint.steps(tmp_path) == [1]
 
 
-def test_a_config_that_was_edited_is_told_from_a_damaged_checkpoint(run_dir, tmp_path, capsys):
+def test_an_edited_config_is_not_reported_as_a_damaged_checkpoint(run_dir, tmp_path, capsys):
     edited = tmp_path / "run"
     shutil.copytree(run_dir, edited)
     config = checkpoint.read_config(edited)
@@ -114,7 +114,7 @@ def test_a_config_of_another_version_names_the_field(run_dir, tmp_path, capsys):
     config["model"]["colour"] = "blue"
     checkpoint.write_config(tmp_path, config)
     error = mistake(sample.main, [tmp_path], capsys)
-    assert "no recipe of this version" in error and "colour" in error
+    assert "not a recipe of this version" in error and "colour" in error
 
 
 def test_a_folder_of_another_run_is_refused_with_the_fields_that_differ(run_dir, capsys):
@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_written_is_named(run_dir, tmp_path, capsys, mai
         (["--num-steps", "0"], "num_steps=0"),
         (["--guidance", "nan"], "guidance=nan"),
         (["--sampler", "heum"], "invalid choice"),
-        (["--eta", "0.5"], "Heun has none"),
+        (["--eta", "0.5"], "Heun has no eta"),
         (["--sampler", "ddim", "--eta", "1.5"], "eta=1.5 is outside [0, 1]"),
         (["--sampler", "dpm-sde", "--eta", "nan"], "eta=nan is outside"),
         (["--step", "5"], "it has [6, 9, 12]"),

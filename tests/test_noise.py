@@ -1,4 +1,4 @@
-"""Laws of the sigma axis."""
+"""Laws of noise levels: schedules, distributions of sigma, grids."""
 
 import typing
 
@@ -21,7 +21,7 @@ def test_sigma_inverts_alpha_bar():
     np.testing.assert_allclose(1 / (1 + dm.VPLinear().table ** 2), textbook_alpha_bar(), rtol=1e-12)
 
 
-def test_alpha_bar_ends_where_ddpm_says():
+def test_alpha_bar_at_the_last_timestep_is_ddpms():
     # Ho et al. 2020, section 4: the signal left at T is small, D_KL ~ 1e-5 bits per dimension
     alpha_bar = 1 / (1 + dm.VPLinear().table ** 2)
     np.testing.assert_allclose(alpha_bar[0], 0.9999)
@@ -70,7 +70,7 @@ def test_grids_descend_to_zero(grid, num_steps):
     assert (jnp.diff(sigmas) < 0).all() and sigmas[-1] == 0
 
 
-def test_karras_begins_and_ends_where_it_is_told():
+def test_karras_starts_at_sigma_max_and_ends_at_sigma_min_then_zero():
     sigmas = dm.Karras(sigma_min=0.002, sigma_max=80.0)(18)
     np.testing.assert_allclose(sigmas[jnp.array([0, -2])], [80.0, 0.002], rtol=1e-5)
 

@@ -138,3 +138,12 @@ def test_values_ascend_in_the_order_in_which_they_are_named():
     demand_ascent(a=1, b=2, c=3)
     with pytest.raises(ValueError, match="b=2 must lie below c=2"):
         demand_ascent(a=1, b=2, c=2)
+
+
+def test_traced_numbers_pass_every_check():
+    def checked(x):
+        demand("(0, 1)", x=x)
+        demand_ascent(a=x, b=-x)
+        return x
+
+    assert jax.jit(checked)(2.0) == 2.0

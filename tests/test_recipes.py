@@ -108,17 +108,17 @@ def test_a_resolved_recipe_resolves_to_itself():
             dict(schedule=dm.Flow(), sampling=Sampling(grid=dm.VPTimesteps())),
             "Flow.* has no whole timesteps",
         ),
-        (dict(preconditioning=dm.Eps()), "preconditioning.schedule is open"),
-        (dict(noise=dm.UniformTime()), "noise.schedule is open"),
-        (dict(sampling=Sampling(grid=dm.Even())), "sampling.grid.schedule is open"),
-        (dict(schedule=dm.VE()), "schedule is stated, but neither"),
+        (dict(preconditioning=dm.Eps()), "preconditioning.schedule is None"),
+        (dict(noise=dm.UniformTime()), "noise.schedule is None"),
+        (dict(sampling=Sampling(grid=dm.Even())), "sampling.grid.schedule is None"),
+        (dict(schedule=dm.VE()), "schedule is set, but neither"),
         (
             dict(preconditioning=dm.EDM(0.7), weighting=dm.EDMWeighting(0.5)),
             "weighting.sigma_data=0.5 contradicts preconditioning.sigma_data=0.7",
         ),
         (
             dict(preconditioning=dm.Score(), weighting=dm.EDMWeighting()),
-            "weighting.sigma_data is open",
+            "weighting.sigma_data is None",
         ),
         (dict(model=dataclasses.replace(UNET, num_classes=3)), "num_classes=3 does not fit"),
         (
@@ -132,7 +132,7 @@ def test_a_resolved_recipe_resolves_to_itself():
         ),
         (
             dict(model=dataclasses.replace(UNET, self_conditioning=True)),
-            "the model takes x_0_hat, which neither the data nor .* they give image, label",
+            "the model takes x_0_hat, which neither the data nor .* they provide image, label",
         ),
         (dict(data=Pairs({"x_0_hat": (8, 8, 1)})), "x_0_hat .* which the model does not take"),
         (dict(data=Pairs({"depth": (8, 8, 1)})), "depth .* which the model does not take"),
@@ -142,7 +142,7 @@ def test_a_resolved_recipe_resolves_to_itself():
         ),
         (
             dict(data=Pairs({"condition": (8, 8, 3)}), augment=dm.NonLeaky()),
-            "NonLeaky changes images but not the conditions",
+            "NonLeaky changes images but not their conditions",
         ),
         (dict(label_dropout=0.1, data=Digits(8, labelled=False)) | dict(
             sampling=Sampling(guidance=2.0)), "guidance=2.0 needs a network"),

@@ -1,4 +1,4 @@
-"""Proofs that take minutes: what is done to a run costs it time and nothing else."""
+"""Slow tests: an interrupted run loses nothing but time."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ FOREVER = ("--run.num-steps", "1000000", "--run.log-every-steps", "4")
 
 
 def goes_on_as_if_nothing_had_been(run_dir, whole):
-    """Trains four steps on, and compares with a run that was left alone."""
+    """Trains four more steps, and compares with an uninterrupted run."""
     reached = max(checkpoint.steps(run_dir), default=0)
     goal = ("--run.num-steps", str(reached + 4))
     train_small(run_dir, *goal)
@@ -58,18 +58,18 @@ def test_ten_kills_at_random_moments_lose_nothing_but_time(tmp_path):
     goes_on_as_if_nothing_had_been(tmp_path / "killed", tmp_path / "whole")
 
 
-def test_a_run_that_is_killed_in_its_first_save_goes_on(tmp_path):
+def test_a_run_that_is_killed_in_its_first_save_resumes(tmp_path):
     process = begun(tmp_path / "killed", *FOREVER)
     folder = tmp_path / "killed" / "checkpoints"
     while not (folder.is_dir() and any(folder.iterdir())):
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert any("tmp" in entry.name for entry in folder.iterdir())  # it was in the middle
+    assert any("tmp" in entry.name for entry in folder.iterdir())  # the save was not finished
     goes_on_as_if_nothing_had_been(tmp_path / "killed", tmp_path / "whole")
 
 
-def test_twenty_resumes_each_go_on_at_their_step_and_leave_nothing_behind(tmp_path, capsys):
+def test_twenty_resumes_continue_at_their_step_and_leave_no_stray_files(tmp_path, capsys):
     for step in range(1, 21):
         train_small(tmp_path / "often", "--run.num-steps", str(step))
         assert f"parameters, steps {step - 1} to {step}\n" in capsys.readouterr().out
@@ -83,14 +83,14 @@ def test_a_second_interrupt_leaves_at_once(tmp_path):
         if line.startswith("step 4/"):
             break
     began = time.monotonic()
-    process.send_signal(signal.SIGINT)  # it is drawing its samples, and heeds the first later
+    process.send_signal(signal.SIGINT)  # it is drawing samples, so it cannot stop yet
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert (
         error.split()
-        == """train.py: saves, then leaves; once more to leave at once.
+        == """train.py: saving a checkpoint before stopping; Ctrl-C again stops at once.
         train.py: stopped; checkpoints are kept.""".split()
     )
     assert time.monotonic() - began < 30
@@ -104,7 +104,7 @@ import train
 try:
     train.main(sys.argv[1:-1])
 finally:
-    from diffusion import checkpoint
+    from diffusion.run import checkpoint
     print("whole:", checkpoint.steps(sys.argv[-1] + "/run"))
 """
 

@@ -19,7 +19,7 @@ from diffusion.run.feed import OnDevice, Prefetched
 from diffusion.training.step import drop_label
 from unet_flax import UNet
 
-# no Adam here: where a gradient is zero but for rounding, it moves a weight by the full rate
+# not Adam: it would move a weight by the full rate even if the gradient is only rounding error
 OPTIMIZER = optax.sgd(1e-2, momentum=0.9)
 SMALL = dataclasses.replace(TINY, channel_mult=(1,), attention_resolutions=())
 EMA = dm.EMA(0.9)
@@ -45,7 +45,7 @@ def train_step(network):
 
 @pytest.fixture
 def state(params):
-    params = jax.tree.map(jnp.copy, params)  # the step takes them for itself
+    params = jax.tree.map(jnp.copy, params)  # the step donates its state
     return dm.TrainState.create(params, OPTIMIZER, EMA)
 
 
@@ -102,11 +102,11 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(network, plain_step,
 
 
 def dropped(network):
-    """The network without its dropout, which is drawn part by part."""
+    """The network without dropout, whose masks differ between parts."""
     return lambda params, x, c_noise, *, dropout_key, **cond: network(params, x, c_noise, **cond)
 
 
-def test_a_step_that_is_not_finite_changes_nothing_but_its_number(plain_step, state):
+def test_a_step_that_is_not_finite_changes_only_the_step_count(plain_step, state):
     before = copied(state)
     wrong = batch(0)
     wrong["image"][0, 0, 0, 0] = np.nan
@@ -117,13 +117,13 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(plain_step, st
     assert metrics["skipped"] == 0 and not equal(after.params, before.params)
 
 
-def test_the_loss_is_told_apart_by_noise_level(plain_step, state):
+def test_the_loss_is_reported_by_noise_level(plain_step, state):
     _, metrics = plain_step(state, batch(0), KEY)
     assert metrics["level_counts"].sum() == 8
     assert float(metrics["level_sums"].sum()) == pytest.approx(8 * float(metrics["loss"]), rel=1e-5)
 
 
-def test_several_steps_a_dispatch_are_single_steps(plain_step, state):
+def test_several_steps_per_dispatch_equal_single_steps(plain_step, state):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (20, 8, 8, 2), np.uint8)
     labels = rng.integers(0, 3, 20).astype(np.int32)
@@ -140,7 +140,7 @@ def test_several_steps_a_dispatch_are_single_steps(plain_step, state):
     np.testing.assert_allclose([metrics["loss"] for metrics, _ in singles], losses, rtol=1e-5)
     assert one.step == other.step == 4
     parts, _ = on_device.run(sharding.place(mesh, copied(state)), 0, 1)
-    assert equal(on_device.run(parts, 1, 4)[0], other)  # to the last bit, however they are grouped
+    assert equal(on_device.run(parts, 1, 4)[0], other)  # bitwise equal, whatever the grouping
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
@@ -156,7 +156,7 @@ def test_an_error_in_reading_a_batch_reaches_the_loop(plain_step, state):
         feed.run(state, 0, 1)
 
 
-def test_every_weighting_balance_and_coupling_trains(network, params):
+def test_every_weighting_uncertainty_and_coupling_trains(network, params):
     uncertainty = dm.Uncertainty(num_features=8)
     state = dm.TrainState.create(jax.tree.map(jnp.copy, params), OPTIMIZER, EMA, uncertainty)
     step = dm.make_train_step(
@@ -170,7 +170,7 @@ def test_every_weighting_balance_and_coupling_trains(network, params):
         coupling=dm.MinibatchOT(),
     )
     state, losses = run(step, state, [0] * 8)
-    assert np.mean(losses[4:]) < np.mean(losses[:4])  # one batch over and over
+    assert np.mean(losses[4:]) < np.mean(losses[:4])  # the same batch in every step
     assert jnp.abs(state.uncertainty["kernel"]).max() > 0
 
 
@@ -205,11 +205,11 @@ def test_training_lowers_the_loss_of_one_repeated_batch(train_step, network, sta
     assert fixed_loss(state.params) < 0.9 * before
 
 
-def test_the_average_is_taken_of_the_new_weights(train_step, state):
+def test_the_average_is_of_the_updated_weights(train_step, state):
     before = copied(state)
     after, _ = train_step(state, batch(0), KEY)
     expected = EMA.update(before.ema, after.params, jnp.int32(0), 8)
-    # fused multiply-adds inside the compiled step round once less
+    # fused multiply-adds in the compiled step round one time fewer
     for got, want in zip(jax.tree.leaves(after.ema), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
 
@@ -245,7 +245,7 @@ def test_many_devices_train_as_one(train_step, state, mesh):
     alone, losses = run(train_step, copied(state), range(3))
     cut = sharding.place(mesh, copied(state))
     together, losses_together = run(train_step, cut, range(3), mesh)
-    # the same sums in another order, three times over
+    # the same sums in another order, in three steps
     np.testing.assert_allclose(losses, losses_together, rtol=1e-5)
     for got, want in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
@@ -260,13 +260,13 @@ def test_data_parallel_steps_reduce_all_gradients_at_once(plain_step, state):
     assert len(reductions) == 1
 
 
-def test_fsdp_gives_each_device_its_part_of_the_state(train_step, state):
+def test_fsdp_shards_the_state_over_the_devices(train_step, state):
     mesh = dm.Mesh(data=1, fsdp=4).make()
     cut = sharding.place(mesh, state)
     after, _ = run(train_step, cut, range(1), mesh)
     held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(after))
     total = sum(leaf.nbytes for leaf in jax.tree.leaves(after))
-    # what has no axis that 4 divides (biases of 2 channels, counters) is held whole
+    # arrays without an axis that 4 divides (biases of 2 channels, counters) are replicated
     assert held / total < 0.27
 
 

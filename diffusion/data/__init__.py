@@ -1,4 +1,4 @@
-"""Datasets, one file a source: a configuration whose `load()` gives batches by (seed, step)."""
+"""Datasets: each is a configuration whose `load()` returns batches by (seed, step)."""
 
 from diffusion.data.arrays import ImageArrays
 from diffusion.data.cifar10 import Cifar10
@@ -8,7 +8,7 @@ from diffusion.data.fashion_mnist import FashionMnist
 from diffusion.data.imagenet64 import ImageNet64
 
 AnyDataset = Digits | FashionMnist | Cifar10 | ImageNet64
-"""Those that a recipe's config.json can name."""
+"""The datasets that a recipe can use."""
 
 __all__ = [
     "AnyDataset",

@@ -1,4 +1,4 @@
-"""A dataset in memory, and the law of its order: batch k is a function of (seed, k) alone."""
+"""A dataset in memory. Batch k is a function of (seed, k) alone."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,16 +18,17 @@ def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ImageArrays:
-    """Images in memory, with their labels and whatever else a network is given.
+    """Images in memory, with labels and other conditions for the network.
 
     Attributes:
-      pixels: uint8 images.
+      pixels: images.
       labels: class of each image, or None.
-      label_names: name of each class; empty where there are none.
-      batch_size: images in a batch, over all devices.
-      conditions: further arrays of N rows by the name under which the network takes them.
+      label_names: name of each class; empty if the classes have no names.
+      batch_size: images in a batch, over all devices, >= 1.
+      conditions: further inputs of the network by keyword, as arrays of N rows.
     Raises:
-      ValueError: an empty batch; an array of another length, or under the name of another.
+      ValueError: batch_size is below 1, pixels are not uint8, an array has not N rows, or a
+        condition is named "image" or "label".
     """
 
     pixels: UInt8[np.ndarray, "N H W C"]
@@ -45,7 +46,9 @@ class ImageArrays:
             if len(values) != len(self.pixels):
                 raise ValueError(f"{name} has {len(values)} rows for {len(self.pixels)} images.")
         if taken := self.conditions.keys() & {"image", "label"}:
-            raise ValueError(f"conditions={sorted(taken)} are the names of images and labels.")
+            raise ValueError(
+                f"conditions={sorted(taken)} are reserved for pixels and labels; rename them."
+            )
 
     @property
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -64,7 +67,7 @@ class ImageArrays:
         return len(self.pixels)
 
     def indices(self, seed: int, step: int) -> Int[np.ndarray, "B"]:
-        """Which images make up batch `step`: each epoch is one permutation, cut into batches."""
+        """Indices of the images of batch `step`: each epoch is a permutation, cut into batches."""
         positions = step * self.batch_size + np.arange(self.batch_size)
         epochs, offsets = np.divmod(positions, len(self.pixels))
         order = {
@@ -79,12 +82,12 @@ class ImageArrays:
         """{"image": float32 (B, H, W, C) in [-1, 1], "label": int32 (B,), ...}.
 
         Args:
-          rows: which of its rows are wanted; all by default.
+          rows: the rows of the batch to return; all by default.
         """
         chosen = self.indices(seed, step)[rows]
         batch = {name: values[chosen] for name, values in self._arrays.items()}
         return batch | {"image": from_pixels(batch["image"])}
 
     def resident(self) -> Resident:
-        """All arrays; small enough for this host's memory, they may fit a device's too."""
+        """All arrays, and the indices of each batch."""
         return Resident(self._arrays, self.indices)

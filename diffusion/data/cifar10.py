@@ -1,8 +1,9 @@
 """CIFAR-10 through tensorflow-datasets' own builder, without TensorFlow.
 
-The builder downloads (or takes the user's) archive, checks its sha256 and prepares array_record
-files, which `tfds.data_source` reads, here or in any other program. The images are then decoded
-once into a uint8 array beside them, which later runs load in a fraction of a second.
+The builder downloads the archive (or uses the user's copy), checks its sha256 and writes
+array_record files, which any program can read by `tfds.data_source`. The images are then decoded
+once, and cached as a uint8 array in the same folder, which later runs load in a fraction of a
+second.
 
 Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
 """
@@ -31,9 +32,9 @@ class Cifar10:
 
     Attributes:
       batch_size: images in a batch, over all devices.
-      path: folder in which tensorflow-datasets keeps prepared datasets.
-      manual_dir: folder that holds cifar-10-binary.tar.gz already, or None to download it.
-      labelled: whether batches carry the class, which makes the network class-conditional.
+      path: folder in which tensorflow-datasets stores prepared datasets.
+      manual_dir: folder that holds cifar-10-binary.tar.gz; None downloads it.
+      labelled: whether batches include the class, which makes the network class-conditional.
     """
 
     batch_size: int = 128
@@ -53,12 +54,12 @@ class Cifar10:
         """The training images, prepared on first use.
 
         Raises:
-          FileNotFoundError: no archive in manual_dir.
-          ConnectionError: no network; the message says where to put the archive.
-          ValueError: the archive is damaged.
+          FileNotFoundError: manual_dir does not hold the archive.
+          ConnectionError: the download failed; the message says where to put the archive.
+          ValueError: the archive is damaged, or the dataset in `path` needs TensorFlow to read.
         """
         data_dir = Path(self.path).expanduser()
-        data_dir.mkdir(parents=True, exist_ok=True)  # an unwritable one is known at once
+        data_dir.mkdir(parents=True, exist_ok=True)  # fails early if it is not writable
         builder = _builder(data_dir)
         if not builder.is_prepared():
             _prepare(builder, self.manual_dir)
@@ -68,15 +69,15 @@ class Cifar10:
 
 
 def _builder(data_dir: Path) -> Any:
-    # here: importing tensorflow-datasets takes two seconds
+    # imported here because importing tensorflow-datasets takes two seconds
     import tensorflow_datasets as tfds
     from PIL import Image
     from tensorflow_datasets.image_classification import cifar
 
     class WithoutTensorFlow(cifar.Cifar10, skip_registration=True):
-        """The original builder, but for reading the archive and encoding PNG.
+        """The original builder, but it reads the archive and encodes PNG without TensorFlow.
 
-        tensorflow-datasets does both with TensorFlow (tensorflow/datasets#11058).
+        tensorflow-datasets uses TensorFlow for both (tensorflow/datasets#11058).
         """
 
         name = "cifar10"
@@ -112,15 +113,15 @@ def _builder(data_dir: Path) -> Any:
     builder: Any = WithoutTensorFlow(data_dir=data_dir, file_format="array_record")
     if builder.is_prepared() and builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise ValueError(
-            f"{builder.data_path} holds CIFAR-10 as {builder.info.file_format.value}, which needs "
-            "TensorFlow to read; name another folder with --data.path."
+            f"{builder.data_path} holds CIFAR-10 as {builder.info.file_format.value} files, which "
+            "only TensorFlow can read; choose another folder with --data.path."
         )
     return builder
 
 
 def _read(tar: tarfile.TarFile, member: str) -> bytes:
     file = tar.extractfile(member)
-    assert file is not None, member  # the checksum has passed: the member is a file
+    assert file is not None, member  # the archive's checksum is right, so the file exists
     return file.read()
 
 
@@ -140,9 +141,9 @@ def _prepare(builder: Any, manual_dir: str | None) -> None:
                 f"get it from {url} (sha256 {expected.checksum})."
             )
     offline = ConnectionError(
-        f"CIFAR-10 is not in {builder.data_path} and {url} cannot be reached; get "
-        f"{expected.filename} (sha256 {expected.checksum}) from there, put it into a folder DIR "
-        "and add --data.manual-dir DIR."
+        f"CIFAR-10 is not in {builder.data_path}, and {url} cannot be reached; download "
+        f"{expected.filename} (sha256 {expected.checksum}) from that address, put it into a folder "
+        "DIR and add --data.manual-dir DIR."
     )
     if manual_dir is None and not _reachable(url):
         raise offline
@@ -155,17 +156,17 @@ def _prepare(builder: Any, manual_dir: str | None) -> None:
                 manual_dir=manual_dir, try_download_gcs=False
             )
         )
-    except (DownloadError, requests.RequestException) as error:  # cut off on the way
+    except (DownloadError, requests.RequestException) as error:  # the connection was lost
         raise offline from error
     except NonMatchingChecksumError:
         raise ValueError(
-            f"the archive {expected.filename} is damaged or another file: its sha256 is not "
-            f"{expected.checksum}; get it again from {url}."
+            f"the archive {expected.filename} is damaged or a different file: its sha256 is not "
+            f"{expected.checksum}; download it again from {url}."
         ) from None
 
 
 def _reachable(url: str) -> bool:
-    """Whether the address answers in time, by the user's proxy if there is one."""
+    """Whether the server answers within CONNECT_SECONDS; uses the user's proxy if there is one."""
     answered = threading.Event()
 
     def ask():
@@ -173,10 +174,10 @@ def _reachable(url: str) -> bool:
             request = urllib.request.Request(url, method="HEAD")
             urllib.request.urlopen(request, timeout=CONNECT_SECONDS).close()
             answered.set()
-        except OSError:  # no network, no such name, or an answer such as 403 or 404
+        except OSError:  # no network, unknown host, or a status such as 403 or 404
             pass
 
-    # a thread, as the look-up of a name ignores the time-out of the connection
+    # in a thread, because the DNS look-up ignores the connection's time-out
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(CONNECT_SECONDS)
@@ -184,14 +185,14 @@ def _reachable(url: str) -> bool:
 
 
 def _decoded(builder: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The training split as (N, 32, 32, 3) uint8 and (N,) int32, from the cache if there is one."""
+    """The training split as (N, 32, 32, 3) uint8 and (N,) int32, from the cache if it exists."""
     cache = Path(builder.data_path) / "train_pixels.npz"
     if cache.exists():
         try:
             with open(cache, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return arrays["pixels"], arrays["labels"]
         except (zipfile.BadZipFile, ValueError, EOFError, KeyError):
-            print(f"{cache} is damaged; it is made anew.", file=sys.stderr)
+            print(f"{cache} is damaged; writing it again.", file=sys.stderr)
     source = builder.as_data_source("train")
     examples = sorted(source, key=lambda example: example["id"])  # the archive's own order
     pixels = np.stack([example["image"] for example in examples])
@@ -199,5 +200,5 @@ def _decoded(builder: Any) -> tuple[np.ndarray, np.ndarray]:
     partial = cache.with_name(f".{os.getpid()}.{cache.name}")
     with open(partial, "wb") as file:
         np.savez(file, pixels=pixels, labels=labels)
-    partial.replace(cache)  # whole or not at all
+    partial.replace(cache)  # atomic
     return pixels, labels

@@ -1,8 +1,8 @@
-"""The seam between data and training: what every dataset answers.
+"""The interface between data and training, which every dataset implements.
 
-A `DatasetConfig` is what a recipe holds: plain numbers and paths, which say without touching the
-disk what its images look like. `load()` makes the `Dataset`. Nothing outside this room knows where
-the pixels lie.
+A recipe holds a `DatasetConfig`: numbers and paths, with the shapes of the examples, which are
+known without reading the disk. Its `load()` returns the `Dataset`. No code outside `diffusion.data`
+depends on how the pixels are stored.
 """
 
 from collections.abc import Callable
@@ -13,19 +13,19 @@ import numpy as np
 from jaxtyping import Int
 
 Spec = dict[str, jax.ShapeDtypeStruct]
-"""Shape and type of one example's values by name, without the batch axis.
+"""Shape and type of one example's arrays by name, without the batch axis.
 
-"image" is (H, W, C) float32 in [-1, 1], "label" () int32. All others are given to the network under
-their own names, as "context" (L, D), "condition" (H, W, K) or "x_0_hat" (H, W, C).
+"image" is (H, W, C) float32 in [-1, 1], "label" () int32. All others are passed to the network by
+keyword, such as "context" (L, D), "condition" (H, W, K) or "x_0_hat" (H, W, C).
 """
 
 
 class Resident(NamedTuple):
-    """A dataset that fits into a device's memory.
+    """A whole dataset as arrays in memory, which may be copied to the devices.
 
     Attributes:
-      arrays: every example's values by name; "image" as uint8 pixels.
-      indices: indices(seed, step) -> (B,), the examples that make up batch `step`.
+      arrays: the values of all examples by name; "image" as uint8 pixels.
+      indices: `indices(seed, step) -> (B,)`, the examples of batch `step`.
     """
 
     arrays: dict[str, np.ndarray]
@@ -38,7 +38,7 @@ class Resident(NamedTuple):
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Batches as a function of (seed, step) alone: not of workers, devices, hosts or restarts."""
+    """Batches are functions of (seed, step): devices, hosts and restarts do not change them."""
 
     @property
     def batch_size(self) -> int: ...
@@ -49,29 +49,29 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, seed: int, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-        """The rows of batch `step`, by the names in `spec`; all rows by default."""
+        """Some rows of batch `step`, by the names in `spec`; all rows by default."""
         ...
 
     def resident(self) -> Resident | None:
-        """The whole dataset in memory, or None where it is too large for that."""
+        """The whole dataset as arrays, or None if it does not fit into the host's memory."""
         ...
 
 
 @runtime_checkable
 class DatasetConfig(Protocol):
-    """What a recipe says of its data."""
+    """The configuration of a dataset, as a recipe states it."""
 
     @property
     def batch_size(self) -> int: ...
 
     @property
     def spec(self) -> Spec:
-        """As the dataset's, known without loading it."""
+        """The dataset's `spec`, known without loading it."""
         ...
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes "label" has; None without labels."""
+        """Number of classes of "label"; None without labels."""
         ...
 
     def load(self) -> Dataset: ...

@@ -17,7 +17,7 @@ class Digits:
 
     Attributes:
       batch_size: images in a batch, over all devices.
-      labelled: whether batches carry the class.
+      labelled: whether batches include the class.
     """
 
     batch_size: int = 64
@@ -32,8 +32,8 @@ class Digits:
         return 10 if self.labelled else None
 
     def load(self) -> ImageArrays:
-        """All 1,797 images; the 17 grey levels of the source are spread over 0..255."""
-        from sklearn.datasets import load_digits  # here: importing it takes a second
+        """All 1,797 images; the source's 17 grey levels are scaled to 0 .. 255."""
+        from sklearn.datasets import load_digits  # imported here because that takes a second
 
         grey, labels = load_digits(return_X_y=True)
         pixels = np.round(grey.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)

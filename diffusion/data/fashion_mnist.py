@@ -1,7 +1,7 @@
 """Fashion-MNIST: 60,000 real grey 28x28 images of clothes in ten classes (the training split).
 
-`apt install dataset-fashion-mnist` brings the files where this looks for them; elsewhere they come
-from github.com/zalandoresearch/fashion-mnist.
+On Debian and Ubuntu, `apt install dataset-fashion-mnist` installs the files in the default folder.
+They can also be downloaded from github.com/zalandoresearch/fashion-mnist.
 
 Source: Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747; file format LeCun's IDX.
 """
@@ -29,7 +29,7 @@ class FashionMnist:
     Attributes:
       batch_size: images in a batch, over all devices.
       path: folder with train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz.
-      labelled: whether batches carry the class.
+      labelled: whether batches include the class.
     """
 
     batch_size: int = 128
@@ -48,14 +48,16 @@ class FashionMnist:
         """The training images.
 
         Raises:
-          FileNotFoundError: the files are not there; says where to get them.
+          FileNotFoundError: a file is missing; the message says where to get it.
           ValueError: a file is damaged.
         """
         folder = Path(self.path).expanduser()
         images = _read_idx(folder / "train-images-idx3-ubyte.gz", dims=3)
         labels = _read_idx(folder / "train-labels-idx1-ubyte.gz", dims=1)
         if len(images) != len(labels) or labels.max() >= len(NAMES):
-            raise ValueError(f"{folder}: the labels do not belong to the images; get both anew.")
+            raise ValueError(
+                f"{folder}: the labels do not belong to the images; download both files again."
+            )
         classes = labels.astype(np.int32) if self.labelled else None
         return ImageArrays(images[..., None], classes, NAMES, self.batch_size)
 
@@ -64,9 +66,10 @@ def _read_idx(path: Path, dims: int) -> np.ndarray:
     """uint8 values of an IDX file: 0, 0, 8 (uint8), number of axes, their sizes, the values."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is not there; `apt install dataset-fashion-mnist` brings it, or get "
+            f"{path} does not exist; `apt install dataset-fashion-mnist`, or download "
             "train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz from "
-            "https://github.com/zalandoresearch/fashion-mnist and name their folder by --data.path."
+            "https://github.com/zalandoresearch/fashion-mnist and add --data.path with their "
+            "folder."
         )
     try:
         content = gzip.decompress(path.read_bytes())
@@ -75,5 +78,5 @@ def _read_idx(path: Path, dims: int) -> np.ndarray:
     header = 4 + 4 * dims
     shape = tuple(np.frombuffer(content[4:header], ">u4").astype(int).tolist())
     if content[:4] != bytes([0, 0, 8, dims]) or len(content) != header + math.prod(shape):
-        raise ValueError(f"{path} is damaged: it is no IDX file of {dims} axes.")
+        raise ValueError(f"{path} is damaged: it is not an IDX file with {dims} axes.")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

@@ -1,8 +1,8 @@
-"""ImageNet at 64x64: 1,281,167 training images in 1,000 classes, from the archive's ten npz files.
+"""ImageNet at 64x64: 1,281,167 training images in 1,000 classes, in ten npz files.
 
-image-net.org gives registered users "Train(64x64) npz, part 1" and "part 2", which unpack to
-train_data_batch_1.npz ... train_data_batch_10.npz with `data` uint8 (N, 12288), channels first, and
-`labels` 1 .. 1000.
+Registered users of image-net.org can download "Train(64x64) npz, part 1" and "part 2". They contain
+train_data_batch_1.npz ... train_data_batch_10.npz, each with `data` uint8 (N, 12288), channels
+first, and `labels` 1 .. 1000.
 
 Source: Chrabaszcz, Loshchilov & Hutter 2017, arXiv:1707.08819.
 """
@@ -22,12 +22,12 @@ SHAPE = (64, 64, 3)
 
 @dataclass(frozen=True)
 class ImageNet64:
-    """ImageNet's training images, averaged down to 64x64; 15.7 GB in memory.
+    """ImageNet's training images, downsampled to 64x64; 15.7 GB in memory.
 
     Attributes:
       batch_size: images in a batch, over all devices.
       path: folder with train_data_batch_1.npz ... train_data_batch_10.npz.
-      labelled: whether batches carry the class.
+      labelled: whether batches include the class.
     """
 
     batch_size: int = 2048
@@ -46,16 +46,16 @@ class ImageNet64:
         """The training images.
 
         Raises:
-          FileNotFoundError: a file is not there; says where to get them.
+          FileNotFoundError: a file is missing; the message says where to get it.
           ValueError: a file is damaged.
         """
         folder = Path(self.path).expanduser()
         files = [folder / f"train_data_batch_{i}.npz" for i in range(1, NUM_FILES + 1)]
         if missing := [file.name for file in files if not file.is_file()]:
             raise FileNotFoundError(
-                f"{folder} holds no {missing[0]}; get the npz files of ImageNet at 64x64 from "
+                f"{folder} holds no {missing[0]}; download the npz files of ImageNet at 64x64 from "
                 "https://image-net.org/download-images.php (a free account is needed), unpack them "
-                "into one folder and name it by --data.path."
+                "into one folder DIR and add --data.path DIR."
             )
         parts = [_read(file) for file in files]
         pixels = np.concatenate([pixels for pixels, _ in parts])

@@ -1,4 +1,4 @@
-"""Image files, and grids of many images as one."""
+"""Reads and writes image files, and arranges images in grids."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from diffusion.pixels import from_pixels
 def grid(
     pixels: UInt8[np.ndarray, "N H W C"], columns: int | None = None, gap: int = 1
 ) -> UInt8[np.ndarray, "height width C"]:
-    """Lays images out in rows, left to right, with white gaps; as square as it can by default."""
+    """Arranges images in rows, left to right, with white gaps; about square by default."""
     n, height, width, channels = pixels.shape
     columns = columns or int(np.ceil(np.sqrt(n)))
     rows = -(-n // columns)
@@ -27,7 +27,7 @@ def grid(
 
 
 def save_png(path: Path, pixels: UInt8[np.ndarray, "H W C"], zoom: int = 1) -> None:
-    """Writes grey (C = 1) or RGB (C = 3) pixels, whole or not at all; zoom repeats each pixel."""
+    """Writes grey (C = 1) or RGB (C = 3) pixels atomically, enlarged by an integer zoom factor."""
     pixels = pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
     partial = path.with_name(f".{path.name}")
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(partial)
@@ -35,23 +35,25 @@ def save_png(path: Path, pixels: UInt8[np.ndarray, "H W C"], zoom: int = 1) -> N
 
 
 def read(path: Path, channels: int) -> Float[np.ndarray, "H W C"]:
-    """An image file as grey (1 channel) or RGB (3), in [-1, 1].
+    """Reads an image file as grey (1 channel) or RGB (3 channels), in [-1, 1].
 
     Raises:
-      ValueError: it is no image, or no file of images has that many channels.
+      ValueError: the file is not an image, or channels is not 1 or 3.
     """
     if channels not in (1, 3):
-        raise ValueError(f"{path}: files have 1 or 3 channels, but the network has {channels}.")
+        raise ValueError(
+            f"{path}: image files have 1 or 3 channels, but the network has {channels}."
+        )
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is no image that can be read.") from error
+        raise ValueError(f"{path} is not an image that can be read.") from error
     return from_pixels(pixels.reshape(*pixels.shape[:2], channels))
 
 
 def save_gif(path: Path, frames: list[UInt8[np.ndarray, "H W C"]], seconds: float = 3.0) -> None:
-    """Writes frames that together last so long, and the last one as long again; repeats."""
+    """Writes a looping animation of the given length; the last frame stays as long again."""
     zoom = zoom_for(frames[0])
     large = [frame.repeat(zoom, axis=0).repeat(zoom, axis=1) for frame in frames]
     pictures = [Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x) for x in large]
@@ -61,10 +63,10 @@ def save_gif(path: Path, frames: list[UInt8[np.ndarray, "H W C"]], seconds: floa
 
 
 def claim_folder(folder: Path) -> None:
-    """Makes the folder for `save_samples` now, so that an unwritable one is known before the work.
+    """Creates the folder and checks that it is writable, before the work of sampling.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: the folder cannot be created or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / ".probe"
@@ -77,8 +79,7 @@ def save_samples(
 ) -> None:
     """Writes grid.png, 00000.png ... and samples.npz.
 
-    Numbered images of an earlier, longer call in the same folder are removed, so the folder holds
-    one set.
+    Removes the numbered images of an earlier call, so that the folder holds one set of samples.
     """
     if (folder / "samples.npz").exists():
         for path in folder.glob("[0-9]" * 5 + ".png"):
@@ -91,5 +92,5 @@ def save_samples(
 
 
 def zoom_for(pixels: UInt8[np.ndarray, "H W C"]) -> int:
-    """The whole factor that makes a small picture about 640 pixels wide."""
+    """The integer factor that enlarges the longer side to at most 640 pixels; 1 if it is longer."""
     return max(1, 640 // max(pixels.shape[:2]))

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from diffusion.denoiser import Denoise
-from diffusion.sampling.guidance import Sigma
+from diffusion.denoiser import Denoise, Sigma
 
 
 @jax.tree_util.register_dataclass

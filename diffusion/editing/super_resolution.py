@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.denoiser import Denoise
+from diffusion.denoiser import Denoise, Sigma
 from diffusion.ranges import demand
-from diffusion.sampling.guidance import Sigma
 
 
 @jax.tree_util.register_dataclass

@@ -1,1 +1,1 @@
-"""The sigma axis: schedules, and the noise levels on which a network is trained."""
+"""Noise levels: schedules, and the distributions of sigma in training."""

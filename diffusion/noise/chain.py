@@ -1,6 +1,6 @@
-"""DDPM's chain: sigma at whole timesteps.
+"""DDPM's chain: sigma at integer timesteps.
 
-DDPM's alpha_bar is 1 / (1 + sigma^2). The table is computed in float64 and handed out as float32.
+DDPM's alpha_bar is 1 / (1 + sigma^2). The table is computed in float64, and used as float32.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class VPLinear:
     alpha_bar_t = prod_{s <= t} (1 - beta_s),  sigma_t = sqrt(1 / alpha_bar_t - 1)
 
     Attributes:
-      num_timesteps: length T of the chain; timesteps are 0 .. T - 1.
-      beta_start, beta_end: beta of the first and the last timestep, in (0, 1).
+      num_timesteps: length T of the chain, >= 2; timesteps are 0 .. T - 1.
+      beta_start, beta_end: beta of the first and the last timestep, in (0, 1), not descending.
     Source: Ho et al. 2020, arXiv:2006.11239, section 4.
     """
 
@@ -47,7 +47,7 @@ class VPLinear:
     def timestep(self, sigma: Float[Array, "..."]) -> Float[Array, "..."]:
         """The timestep at which the chain has this sigma, interpolated in ln(sigma).
 
-        A sigma outside the table gives its first or last timestep.
+        For a sigma outside the table it is the first or the last timestep.
         """
         log_table = np.log(self.table).astype(np.float32)
         return jnp.interp(
@@ -55,7 +55,7 @@ class VPLinear:
         )
 
     def time(self, sigma: np.ndarray) -> np.ndarray:
-        """The timestep of sigma over that of the end, in [0, 1]."""
+        """The time of a sigma in [0, 1]: its timestep divided by the last one."""
         return np.interp(np.log(sigma), np.log(self.table), np.linspace(0, 1, self.num_timesteps))
 
     def sigma(self, t: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ class VPLinear:
         return float(self.table[-1])
 
     def quantile(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
-        """sigma of the timestep below which a share u of all timesteps lies, u in [0, 1)."""
+        """The u-quantile of sigma over uniformly drawn timesteps, u in [0, 1)."""
         timestep = jnp.minimum(jnp.floor(u * self.num_timesteps), self.num_timesteps - 1)
         return jnp.asarray(self.table, jnp.float32)[timestep.astype(jnp.int32)]
 

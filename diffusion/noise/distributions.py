@@ -1,7 +1,7 @@
-"""Where to train on the sigma axis: `noise(key, shape) -> sigma`, a noise level for each image.
+"""Distributions of sigma in training: `noise(key, shape) -> sigma`, a noise level for each image.
 
-Everything is x_t = x_0 + sigma * eps (Karras et al. 2022). A schedule is such a distribution too:
-its times are drawn uniformly.
+x_t = x_0 + sigma * eps (Karras et al. 2022). A schedule is such a distribution too: its times are
+drawn uniformly.
 """
 
 from dataclasses import dataclass, field
@@ -17,11 +17,11 @@ from diffusion.ranges import demand
 
 @dataclass(frozen=True)
 class LogNormal:
-    """Trains where it matters: ln(sigma) is normal.
+    """ln(sigma) is normal: most training is at intermediate noise levels.
 
     Attributes:
-      mean: P_mean, of ln(sigma).
-      std: P_std, of ln(sigma); > 0.
+      mean: P_mean, the mean of ln(sigma).
+      std: P_std, the standard deviation of ln(sigma); > 0.
     Source: Karras et al. 2022, arXiv:2206.00364, table 1 and section 5.
     """
 
@@ -33,7 +33,7 @@ class LogNormal:
         demand("(0, inf)", std=self.std)
 
     def quantile(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
-        """sigma below which a share u of all draws lies, u in (0, 1)."""
+        """The u-quantile of sigma, u in (0, 1)."""
         return jnp.exp(self.mean + self.std * jax.scipy.special.ndtri(u))
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
@@ -42,10 +42,13 @@ class LogNormal:
 
 @dataclass(frozen=True)
 class LogitNormal:
-    """Trains in the middle of flow time: logit(t) is normal, sigma = t / (1 - t) = exp(logit(t)).
+    """logit(t) of the flow time t is normal; sigma = t / (1 - t) = exp(logit(t)).
 
-    It is LogNormal under flow matching's name; mean and std are of logit(t).
+    This is LogNormal under the name used in flow matching.
 
+    Attributes:
+      mean: mean of logit(t).
+      std: standard deviation of logit(t); > 0.
     Source: Esser et al. 2024, arXiv:2403.03206, section 3.1.
     """
 
@@ -57,7 +60,7 @@ class LogitNormal:
         demand("(0, inf)", std=self.std)
 
     def quantile(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
-        """sigma below which a share u of all draws lies, u in (0, 1)."""
+        """The u-quantile of sigma, u in (0, 1)."""
         return LogNormal(self.mean, self.std).quantile(u)
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
@@ -66,17 +69,17 @@ class LogitNormal:
 
 @dataclass(frozen=True)
 class UniformTime:
-    """Times drawn uniformly on a schedule, as DDPM draws its timesteps.
+    """Draws times uniformly on a schedule, as DDPM draws its timesteps.
 
     Attributes:
-      schedule: None is the recipe's, and DDPM's chain elsewhere.
+      schedule: maps time to sigma; None takes the recipe's schedule, and is DDPM's chain elsewhere.
     Source: Ho et al. 2020, arXiv:2006.11239, Algorithm 1.
     """
 
     schedule: Schedule | None = None
 
     def quantile(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
-        """sigma below which a share u of all draws lies, u in (0, 1)."""
+        """The u-quantile of sigma, u in (0, 1)."""
         return or_ddpm(self.schedule).quantile(u)
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
@@ -85,12 +88,12 @@ class UniformTime:
 
 @dataclass(frozen=True)
 class Stratified:
-    """Draws that cover the distribution evenly within each batch: less noise in the loss.
+    """Stratified draws: each batch covers the distribution evenly, for a loss of lower variance.
 
-    u_i = (u_0 + i / B) mod 1, handed out in random order.
+    sigma_i = quantile(u_i),  u_i = (u_0 + i / B) mod 1, in random order
 
     Attributes:
-      noise: the distribution, by its quantiles.
+      noise: the distribution.
     Source: Kingma et al. 2021, arXiv:2107.00630, appendix I.1.
     """
 
@@ -100,7 +103,7 @@ class Stratified:
         offset_key, order_key = jax.random.split(key)
         size = int(np.prod(shape))
         u = (jax.random.uniform(offset_key) + jnp.arange(size) / size) % 1.0
-        u = jnp.clip(u, 1e-6, 1 - 1e-6)  # where quantiles are finite
+        u = jnp.clip(u, 1e-6, 1 - 1e-6)  # the quantiles of 0 and 1 can be 0 and infinite
         return self.noise.quantile(jax.random.permutation(order_key, u)).reshape(shape)
 
 

@@ -1,11 +1,10 @@
 """Schedules: sigma as a function of time t in [0, 1], from image to noise.
 
-Training draws its time uniformly, `schedule(key, shape) -> sigma`; `Even(schedule)` samples on even
-times; `timestep(sigma)`, 0 .. 999, is what a network is told. `sigma(t)` and its inverse
-`time(sigma)` hold for numpy and jax arrays, and times are drawn between those of sigma_min and
-sigma_max.
+`sigma(t)` and its inverse `time(sigma)` take numpy or jax arrays. `schedule(key, shape) -> sigma`
+draws t uniformly between time(sigma_min) and time(sigma_max), for training. `timestep(sigma)`, in
+0 .. 999, is the network's c_noise. `Even(schedule)` is a sampling grid of evenly spaced times.
 
-DDPM's alpha_bar is 1 / (1 + sigma^2); its chain of whole timesteps is in `chain`.
+DDPM's alpha_bar is 1 / (1 + sigma^2); its chain of integer timesteps is in `chain`.
 """
 
 from dataclasses import dataclass
@@ -24,15 +23,17 @@ from diffusion.ranges import demand, demand_ascent
 
 @dataclass(frozen=True)
 class VPCosine:
-    """sqrt(alpha_bar) falls like a cosine; shifted for large images.
+    """sqrt(alpha_bar) falls like a cosine; can be shifted for large images.
 
-    sigma = scale * tan(theta) where s = 0,  theta = (t + s) / (1 + s) * pi / 2
+    sigma = scale * sqrt(cos^2 theta_0 / cos^2 theta - 1),  theta = (t + s) / (1 + s) * pi / 2
+
+    theta_0 is theta at t = 0; with s = 0, sigma = scale * tan(theta).
 
     Attributes:
-      s: offset that keeps beta small near the image.
-      scale: factor of sigma; image_size / 64 shifts the log-SNR as large images need it.
-      sigma_min, sigma_max: the ends; at t = 1 the noise would be infinite.
-    Source: Nichol & Dhariwal 2021, arXiv:2102.09672, equation 17; scale Hoogeboom et al. 2023,
+      s: offset that keeps beta small near the image, >= 0.
+      scale: factor of sigma, > 0; image_size / 64 is the shift of the log-SNR for large images.
+      sigma_min, sigma_max: range of sigma; sigma is infinite at t = 1.
+    Source: Nichol & Dhariwal 2021, arXiv:2102.09672, equation 17; scale from Hoogeboom et al. 2023,
       arXiv:2301.11093, section 3.1.
     """
 
@@ -74,9 +75,9 @@ class VPSigmoid:
     alpha_bar = (v(end) - v(start + (end - start) t)) / (v(end) - v(start)),  v = sigmoid(. / tau)
 
     Attributes:
-      start, end: part of the sigmoid that is used.
-      tau: temperature; larger is closer to linear.
-      sigma_min, sigma_max: the ends; at t = 1 the noise would be infinite.
+      start, end: interval of the sigmoid that is used, start < end.
+      tau: temperature, > 0; larger is closer to linear.
+      sigma_min, sigma_max: range of sigma; sigma is infinite at t = 1.
     Source: Jabri et al. 2022, arXiv:2212.11972, Algorithm 3.
     """
 
@@ -116,13 +117,13 @@ class VPSigmoid:
 
 @dataclass(frozen=True)
 class Flow:
-    """Flow matching's straight line z_t = (1 - t) x_0 + t eps: sigma = scale * t / (1 - t).
+    """Flow matching's straight path z_t = (1 - t) x_0 + t eps: sigma = scale * t / (1 - t).
 
     Attributes:
-      scale: factor of sigma, "timestep shift" for large images.
-      sigma_min, sigma_max: the ends; at t = 1 the noise would be infinite.
-    Source: Lipman et al. 2022, arXiv:2210.02747; Liu et al. 2022, arXiv:2209.03003; scale Esser et
-      al. 2024, arXiv:2403.03206, equation 23.
+      scale: factor of sigma, > 0; called "timestep shift" for large images.
+      sigma_min, sigma_max: range of sigma; sigma is infinite at t = 1.
+    Source: Lipman et al. 2022, arXiv:2210.02747; Liu et al. 2022, arXiv:2209.03003; scale from
+      Esser et al. 2024, arXiv:2403.03206, equation 23.
     """
 
     scale: float = 1.0
@@ -152,5 +153,5 @@ Schedule = VPLinear | Continuous
 
 
 def or_ddpm(schedule: Schedule | None) -> Schedule:
-    """The schedule, or DDPM's chain where none is named."""
+    """The schedule, or DDPM's chain if it is None."""
     return VPLinear() if schedule is None else schedule

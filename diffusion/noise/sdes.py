@@ -1,4 +1,4 @@
-"""The processes of score-based models in continuous time: VP, sub-VP and VE.
+"""The forward processes of score-based models in continuous time: VP, sub-VP and VE.
 
 Source: Song et al. 2021, arXiv:2011.13456.
 """
@@ -18,10 +18,13 @@ from diffusion.ranges import demand, demand_ascent
 
 @dataclass(frozen=True)
 class VPContinuous:
-    """The VP process in continuous time: beta(t) climbs linearly.
+    """The VP process in continuous time: beta(t) rises linearly.
 
-    ln(1 / alpha_bar) = beta_min t + (beta_max - beta_min) t^2 / 2
+    ln(1 / alpha_bar) = beta_min t + (beta_max - beta_min) t^2 / 2,  sigma^2 = 1 / alpha_bar - 1
 
+    Attributes:
+      beta_min, beta_max: beta at t = 0 and t = 1, 0 < beta_min < beta_max.
+      sigma_min, sigma_max: range of sigma; sigma_max must be reached by t = 1.
     Source: Song et al. 2021, arXiv:2011.13456, equation 32 with appendix C.
     """
 
@@ -48,7 +51,7 @@ class VPContinuous:
 
 
 def _check_betas(process: "VPContinuous | SubVP", needed: float) -> None:
-    """Raises a ValueError for betas whose integral over all times is less than sigma_max needs."""
+    """Raises a ValueError if the integral of beta up to t = 1 is less than sigma_max needs."""
     continuous.check_ends(process)
     demand("(0, inf)", beta_min=process.beta_min, beta_max=process.beta_max)
     demand_ascent(beta_min=process.beta_min, beta_max=process.beta_max)
@@ -74,8 +77,12 @@ def _beta_time(process: Any, integral: Any) -> Any:
 class SubVP:
     """The sub-VP process: mean as VP's, standard deviation 1 - alpha_bar; sigma = 2 sinh(B / 2).
 
-    Source: Song et al. 2021, arXiv:2011.13456, section 3.4 and equation 29 (B is VP's integral of
-      beta).
+    B = beta_min t + (beta_max - beta_min) t^2 / 2, the integral of beta
+
+    Attributes:
+      beta_min, beta_max: beta at t = 0 and t = 1, 0 < beta_min < beta_max.
+      sigma_min, sigma_max: range of sigma; sigma_max must be reached by t = 1.
+    Source: Song et al. 2021, arXiv:2011.13456, section 3.4 and equation 29.
     """
 
     beta_min: float = 0.1
@@ -102,8 +109,10 @@ class SubVP:
 
 @dataclass(frozen=True)
 class VE:
-    """The VE process: sigma grows geometrically.
+    """The VE process: sigma = sigma_min (sigma_max / sigma_min)^t.
 
+    Attributes:
+      sigma_min, sigma_max: sigma at t = 0 and t = 1.
     Source: Song et al. 2021, arXiv:2011.13456, appendix C.
     """
 

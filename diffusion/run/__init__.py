@@ -1,1 +1,1 @@
-"""A training run on disk and on machines: checkpoints, records, hosts, signals."""
+"""What surrounds a training run: checkpoints, logs, hosts, signals, devices."""

@@ -1,8 +1,8 @@
 """Checkpoints and the run's configuration on disk.
 
-A run's folder holds `config.json` and `checkpoints/STEP/`, written by Orbax. A step's folder
-appears whole or not at all, so a run that is killed while it saves loses that save alone. With
-each checkpoint goes a fingerprint of its arrays, so a damaged one is noticed and not trained on.
+A run's folder holds `config.json` and `checkpoints/STEP/`, written by Orbax. Writing a checkpoint
+is atomic: a run that is killed while it saves loses only that checkpoint. Each checkpoint includes
+checksums of its arrays, so that a damaged checkpoint is detected when it is read.
 """
 
 import contextlib
@@ -20,24 +20,25 @@ import orbax.checkpoint as ocp
 from diffusion.run import fingerprint, packing
 from diffusion.training.step import TrainState
 
-AVERAGE = "ema"  # stored apart from the rest, as sampling needs nothing else
+AVERAGE = "ema"  # stored apart from the rest: sampling reads only the averaged weights
 TRAINING = "training"
 FINGERPRINT = "fingerprint"
 
 
 class SaveError(Exception):
-    """What belongs to a run could not be written; says why, and which checkpoint is whole."""
+    """A file of the run could not be written; the message names the last complete checkpoint."""
 
 
 @contextlib.contextmanager
 def as_save_error(run_dir: Path, *errors: type[Exception]) -> Iterator[None]:
-    """Raises these errors as a SaveError, which names the last whole checkpoint."""
+    """Turns these errors into a SaveError, whose message names the last complete checkpoint."""
     try:
         yield
     except errors as error:
         raise SaveError(
-            f"{run_dir} could not be written ({_reason(run_dir, error)}); {last(run_dir)}. Make "
-            "room, or bring the folder back, and give the same command."
+            f"{run_dir} could not be written ({_reason(run_dir, error)}); "
+            f"{describe_last(run_dir)}. Free some disk space or restore the folder, then run the "
+            "same command again."
         ) from error
 
 
@@ -51,20 +52,20 @@ def _reason(run_dir: Path, error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     text = " ".join(str(error).split())
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO):
-        if os.strerror(number) in text:  # in the midst of what the array store says
+        if os.strerror(number) in text:  # Orbax's array store has it inside a longer message
             return os.strerror(number)
     return text[:200] or type(error).__name__
 
 
 class Checkpoints:
-    """The checkpoints of a run.
+    """Writes the checkpoints of a run.
 
-    Saves are asynchronous: training goes on while the files are written.
+    Saving is asynchronous: training continues while the files are written.
 
     Args:
       run_dir: the run's folder.
-      keep: how many of the latest checkpoints stay, or None for all.
-      keep_every_steps: of which steps' checkpoints stay besides, or None.
+      keep: how many of the latest checkpoints are kept; None keeps all.
+      keep_every_steps: checkpoints at multiples of this step are kept as well; None for no others.
     """
 
     def __init__(self, run_dir: Path, keep: int | None = None, keep_every_steps: int | None = None):
@@ -87,29 +88,29 @@ class Checkpoints:
         """Starts saving the state under its step.
 
         Raises:
-          SaveError: this save cannot begin, or the one before it has failed meanwhile.
+          SaveError: this save cannot start, or the previous one has failed.
         """
         items: dict[str, Any] = {}
-        marks = {}
+        fingerprints = {}
         for name, item in _items(state).items():
-            items[name], marks[name] = _for_disk(item)
+            items[name], fingerprints[name] = _for_disk(item)
         with self._save_errors():
             self._manager.save(
                 int(state.step),
                 args=ocp.args.Composite(
                     **{name: ocp.args.StandardSave(item) for name, item in items.items()},
-                    **{FINGERPRINT: ocp.args.JsonSave(marks)},
+                    **{FINGERPRINT: ocp.args.JsonSave(fingerprints)},
                 ),
                 force=True,
             )
 
     def wait(self) -> None:
-        """Returns when all saves are on disk, or raises a SaveError."""
+        """Waits until all checkpoints are on disk; raises a SaveError if one could not be saved."""
         with self._save_errors():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for the saves and lets go of the folder; raises a SaveError if one fails."""
+        """Waits as `wait` does, then closes the Orbax manager."""
         if not self._has_failed:
             with self._save_errors():
                 self._manager.wait_until_finished()
@@ -118,8 +119,8 @@ class Checkpoints:
     @contextlib.contextmanager
     def _save_errors(self) -> Iterator[None]:
         try:
-            with as_save_error(self.folder.parent, Exception):  # whatever the writer meets
-                if _identity(self.folder) != self._identity:  # do not write into another's place
+            with as_save_error(self.folder.parent, Exception):  # Orbax raises many types
+                if _identity(self.folder) != self._identity:  # another run may have replaced it
                     raise FileNotFoundError(errno.ENOENT, "the folder is gone")
                 yield
         except SaveError:
@@ -128,7 +129,7 @@ class Checkpoints:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Tells a folder from one that was made anew in its place."""
+    """Device and inode of a folder; they change if the folder is deleted and created again."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         found = folder.stat()
         return found.st_dev, found.st_ino
@@ -136,19 +137,19 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def steps(run_dir: Path) -> list[int]:
-    """The steps of a run's whole checkpoints, ascending."""
+    """The steps of a run's complete checkpoints, ascending."""
     folder = Path(run_dir) / "checkpoints"
     if not folder.is_dir():
         return []
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
 
 
-def last(run_dir: Path) -> str:
-    """Where the latest whole checkpoint lies, for people."""
-    whole = steps(run_dir)
+def describe_last(run_dir: Path) -> str:
+    """The path of the latest complete checkpoint, as part of a message."""
+    saved = steps(run_dir)
     return (
-        f"last checkpoint: {run_dir / 'checkpoints' / str(whole[-1])}"
-        if whole
+        f"last checkpoint: {run_dir / 'checkpoints' / str(saved[-1])}"
+        if saved
         else "no checkpoint yet"
     )
 
@@ -158,18 +159,19 @@ def restore(run_dir: Path, target: TrainState, step: int | None = None) -> Train
 
     Args:
       run_dir: the run's folder.
-      target: the state as jax.ShapeDtypeStructs, with the shardings that it shall have.
-      step: which checkpoint; None for the latest.
+      target: the state as jax.ShapeDtypeStructs, with the shardings of the result.
+      step: the checkpoint's step; None for the latest.
     Raises:
-      FileNotFoundError: no checkpoint, or none of that step.
-      ValueError: the checkpoint is damaged (names the one before it), or of another network.
+      FileNotFoundError: there is no checkpoint, or none at that step.
+      ValueError: the checkpoint is damaged (the message names the previous one), or was made with
+        another network or optimiser.
     """
     read = _read(run_dir, _items(target), step)
     return TrainState(ema=read[AVERAGE], **read[TRAINING])
 
 
 def restore_average(run_dir: Path, target: Any, step: int | None = None) -> tuple[Any, int]:
-    """Reads the averaged weights alone, and says of which step; see `restore`."""
+    """Reads only the averaged weights; returns them with the checkpoint's step. See `restore`."""
     step = _existing(run_dir, step)
     return _read(run_dir, {AVERAGE: target}, step)[AVERAGE], step
 
@@ -180,23 +182,23 @@ def _items(state: TrainState) -> dict[str, Any]:
 
 
 def _for_disk(item: Any) -> tuple[Any, dict[str, Any]]:
-    """What is written of an item, and what is noted beside it.
+    """The arrays to write for an item, and its fingerprint.
 
-    Stacks where this host holds all of it; the arrays themselves where they are cut among hosts,
-    each of which writes its own parts.
+    If this host holds all of the item, its arrays are packed into stacks. If they are sharded over
+    hosts, they are written as they are, and each host writes its own shards.
     """
-    mark = {"layout": fingerprint.layout(item)}
+    layout = {"layout": fingerprint.layout(item)}
     if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(item)):
         stacks = packing.pack(item)
-        return stacks, mark | {"packed": True, "bytes": fingerprint.of_host(stacks)}
-    return item, mark | {"packed": False, "bytes": fingerprint.of_devices(item)}
+        return stacks, layout | {"packed": True, "bytes": fingerprint.of_host(stacks)}
+    return item, layout | {"packed": False, "bytes": fingerprint.of_devices(item)}
 
 
 def _existing(run_dir: Path, step: int | None) -> int:
     found = steps(run_dir)
     if not found:
         raise FileNotFoundError(
-            f"{run_dir} holds no checkpoint; train one with `python train.py RECIPE --run-dir "
+            f"{run_dir} holds no checkpoint; train with `python train.py RECIPE --run-dir "
             f"{run_dir}`."
         )
     if step is not None and step not in found:
@@ -210,39 +212,39 @@ def _read(run_dir: Path, targets: dict[str, Any], step: int | None) -> dict[str,
     read = None
     try:
         with ocp.CheckpointManager(folder) as manager:
-            only_marks = ocp.args.Composite(**{FINGERPRINT: ocp.args.JsonRestore()})
-            marks = manager.restore(step, args=only_marks)[FINGERPRINT]
-            if all(marks[name]["layout"] == fingerprint.layout(targets[name]) for name in targets):
+            only_fingerprints = ocp.args.Composite(**{FINGERPRINT: ocp.args.JsonRestore()})
+            saved = manager.restore(step, args=only_fingerprints)[FINGERPRINT]
+            if all(saved[name]["layout"] == fingerprint.layout(targets[name]) for name in targets):
                 read = {
-                    name: _from_disk(manager, step, name, target, marks[name])
+                    name: _from_disk(manager, step, name, target, saved[name])
                     for name, target in targets.items()
                 }
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
     except OSError as error:
         if not isinstance(error, FileNotFoundError):
-            raise  # too many open files, no permission, a disk that is away: nothing is damaged
+            raise  # too many open files, no permission, no disk: the checkpoint is not damaged
         raise ValueError(_damaged(run_dir, step, error)) from error
-    except Exception as error:  # damage shows as whatever the reader stumbles over
+    except Exception as error:  # Orbax raises many types for damaged files
         raise ValueError(_damaged(run_dir, step, error)) from error
     if read is None:
         raise ValueError(
-            f"checkpoint {folder / str(step)} is of another network or optimiser than config.json "
-            "beside it describes; was that file edited?"
+            f"checkpoint {folder / str(step)} was made with another network or optimiser than "
+            f"{Path(run_dir) / 'config.json'} describes; was that file edited?"
         )
     return read
 
 
 def _from_disk(
-    manager: ocp.CheckpointManager, step: int, name: str, target: Any, mark: dict[str, Any]
+    manager: ocp.CheckpointManager, step: int, name: str, target: Any, saved: dict[str, Any]
 ) -> Any:
-    on_disk = packing.empty_stacks(target) if mark["packed"] else target
+    on_disk = packing.empty_stacks(target) if saved["packed"] else target
     args = ocp.args.Composite(**{name: ocp.args.StandardRestore(on_disk)})
     read = manager.restore(step, args=args)[name]
-    found = fingerprint.of_host(read) if mark["packed"] else fingerprint.of_devices(read)
-    if found != mark["bytes"]:
-        raise ValueError(f"{name} is not what was saved")
-    return packing.unpack(read, target) if mark["packed"] else read
+    found = fingerprint.of_host(read) if saved["packed"] else fingerprint.of_devices(read)
+    if found != saved["bytes"]:
+        raise ValueError(f"the checksum of {name} differs from the saved one")
+    return packing.unpack(read, target) if saved["packed"] else read
 
 
 def _damaged(run_dir: Path, step: int, error: Exception) -> str:
@@ -250,15 +252,15 @@ def _damaged(run_dir: Path, step: int, error: Exception) -> str:
     reason = " ".join(str(error).split()).partition(". ")[0][:120]
     advice = (
         f"the one before it is step {before[-1]}: add --step {before[-1]} to sample from it, or "
-        "remove the damaged folder to train on from it."
+        "remove the damaged folder to resume training from it."
         if before
-        else "there is none before it; remove the run's folder to train anew."
+        else "there is none before it; remove the run's folder and train again."
     )
     return f"checkpoint {Path(run_dir) / 'checkpoints' / str(step)} is damaged ({reason}); {advice}"
 
 
 def write_config(run_dir: Path, config: dict[str, Any]) -> None:
-    """Writes config.json, whole or not at all."""
+    """Writes config.json atomically."""
     run_dir.mkdir(parents=True, exist_ok=True)
     partial_file = run_dir / ".config.json"
     partial_file.write_text(json.dumps(config, indent=2) + "\n")
@@ -269,16 +271,16 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     """Reads config.json.
 
     Raises:
-      FileNotFoundError: the folder is no run's.
-      ValueError: the file is no JSON.
+      FileNotFoundError: the folder holds no config.json.
+      ValueError: the file is not valid JSON.
     """
     path = Path(run_dir) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{run_dir} is not a run's folder: it holds no config.json; train one with "
-            "`python train.py RECIPE`."
+            f"{run_dir} is not a run's folder, because it holds no config.json; "
+            "`python train.py RECIPE` makes one."
         )
     try:
         return json.loads(path.read_text())
-    except ValueError as error:  # neither JSON nor text
+    except ValueError as error:  # not JSON, or not UTF-8
         raise ValueError(f"{path} is damaged: {error}.") from error

@@ -1,17 +1,15 @@
-"""Compiled functions on disk, so that the next start is quick."""
+"""JAX's persistent compilation cache, so that the next start is fast."""
 
 import zlib
 from pathlib import Path
 
 import jax
 
-CHECKED = ".checked"
-
 
 def enable() -> None:
-    """Stores compiled functions from now on, and reads those that are stored.
+    """Turns the cache on, after removing damaged entries.
 
-    The folder is JAX_COMPILATION_CACHE_DIR's, or .cache/unet-flax in the user's home.
+    The folder is JAX_COMPILATION_CACHE_DIR if that is set, else ~/.cache/unet-flax.
     """
     named = jax.config.values["jax_compilation_cache_dir"]
     folder = Path(named or Path.home() / ".cache" / "unet-flax")
@@ -22,24 +20,25 @@ def enable() -> None:
 
 
 def remove_damaged(folder: Path) -> None:
-    """Removes entries that a killed process left incomplete: JAX neither uses nor replaces them.
+    """Removes entries that a killed process left incomplete; JAX neither uses nor replaces them.
 
-    Each entry is checked once: the time of the last check is that of the file `.checked`.
+    Each entry is checked once: the modification time of the file `.checked` is that of the last
+    check.
     """
-    mark = folder / CHECKED
-    since = mark.stat().st_mtime if mark.exists() else 0.0
+    last_check = folder / ".checked"
+    since = last_check.stat().st_mtime if last_check.exists() else 0.0
     try:
-        mark.touch()
+        last_check.touch()
         for entry in folder.glob("*-cache"):
-            if entry.stat().st_mtime >= since and not _is_whole(entry.read_bytes()):
+            if entry.stat().st_mtime >= since and not _is_complete(entry.read_bytes()):
                 entry.unlink(missing_ok=True)
     except OSError:
-        pass  # another's folder: whoever can write there looks after it
+        pass  # the folder is not writable: its owner's own runs check it
 
 
-def _is_whole(entry: bytes) -> bool:
+def _is_complete(entry: bytes) -> bool:
     if not entry.startswith(b"\x78"):
-        return bool(entry)  # not zlib, which JAX uses unless zstandard is installed
+        return bool(entry)  # compressed by zstandard: JAX uses it instead of zlib if installed
     try:
         zlib.decompress(entry)
     except zlib.error:

@@ -1,7 +1,7 @@
-"""How batches reach the devices: prefetched one by one, or chosen there from the whole dataset.
+"""How batches reach the devices: prefetched one by one, or gathered there from the whole dataset.
 
-Either way batch k is the same function of (seed, k), and `feed.run(state, first, last)` takes the
-steps first + 1 .. last.
+With both, batch k is the same function of (seed, k), and `feed.run(state, first, last)` takes
+training steps first + 1 .. last.
 """
 
 import queue
@@ -16,24 +16,24 @@ import numpy as np
 from diffusion import sharding
 from diffusion.data.dataset import Dataset, Resident
 from diffusion.run import hardware, hosts
-from diffusion.run.meter import Measured
+from diffusion.run.meter import DispatchMetrics
 from diffusion.training.step import TrainState, TrainStep, make_train_steps
 
 BATCHES_AHEAD = 2
-"""Batches that wait on the device."""
+"""Number of batches that are put on the devices in advance."""
 
 STEPS_PER_DISPATCH = 10
-"""Where the dataset lies on an accelerator and nothing else is asked for."""
+"""Default where the dataset lies on an accelerator."""
 
 
 class Prefetched:
-    """One batch a step, put on the devices by a thread while earlier steps run.
+    """Takes one step per dispatch; a thread puts batches on the devices while earlier steps run.
 
     Args:
       train_step: takes one step.
-      key: the run's.
-      seed: of the order of the images.
-      first: steps that are done already.
+      key: the run's random key.
+      seed: seed of the order of the images.
+      first: number of steps taken before.
     """
 
     steps_per_dispatch = 1
@@ -51,12 +51,14 @@ class Prefetched:
         self._train_step, self._key = train_step, key
         self._batches = prefetch(dataset, mesh, seed, first)
 
-    def run(self, state: TrainState, first: int, last: int) -> tuple[TrainState, list[Measured]]:
-        """The state after step `last`, and the metrics of each step."""
+    def run(
+        self, state: TrainState, first: int, last: int
+    ) -> tuple[TrainState, list[DispatchMetrics]]:
+        """Returns the state after step `last`, and the metrics of each step."""
         metrics = []
         for _ in range(first, last):
-            state, measured = self._train_step(state, next(self._batches), self._key)
-            metrics.append((measured, 1))
+            state, values = self._train_step(state, next(self._batches), self._key)
+            metrics.append((values, 1))
         return state, metrics
 
     def close(self) -> None:
@@ -66,47 +68,49 @@ class Prefetched:
 def prefetch(
     dataset: Dataset, mesh: jax.sharding.Mesh, seed: int, first: int
 ) -> Generator[dict[str, jax.Array], None, None]:
-    """Batches from number `first` on, without end."""
-    waiting: queue.Queue[Any] = queue.Queue(BATCHES_AHEAD)
-    is_over = threading.Event()
+    """Yields batch `first` and all that follow, without end."""
+    ready: queue.Queue[Any] = queue.Queue(BATCHES_AHEAD)
+    is_closed = threading.Event()
 
     def put(item: Any) -> None:
-        while not is_over.is_set():
+        while not is_closed.is_set():
             try:
-                return waiting.put(item, timeout=0.1)
+                return ready.put(item, timeout=0.1)
             except queue.Full:
                 pass
 
     def work() -> None:
         step = first
         try:
-            while not is_over.is_set():
+            while not is_closed.is_set():
                 rows = partial(dataset.batch, seed, step)
                 put(sharding.shard_rows(mesh, dataset.batch_size, rows))
                 step += 1
-        except Exception as error:  # raised again where the batch is asked for
+        except Exception as error:  # raised again in the training thread
             put(error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
         while True:
-            item = waiting.get()
+            item = ready.get()
             if isinstance(item, Exception):
                 raise item
             yield item
     finally:
-        is_over.set()
+        is_closed.set()
         thread.join()
 
 
 class OnDevice:
-    """The whole dataset on every device, and several steps a dispatch.
+    """Keeps the whole dataset on every device, and takes several steps per dispatch.
 
     Args:
       train_step: takes one step.
-      resident: the dataset's arrays, and which of them make up a batch.
-      steps: at most so many in a dispatch.
+      resident: the dataset's arrays, and the indices of each batch.
+      key: the run's random key.
+      seed: seed of the order of the images.
+      steps: largest number of steps per dispatch.
     """
 
     def __init__(
@@ -123,18 +127,20 @@ class OnDevice:
         self._indices, self._seed, self.steps_per_dispatch = resident.indices, seed, steps
         self._arrays = sharding.on_every_device(mesh, resident.arrays)
 
-    def run(self, state: TrainState, first: int, last: int) -> tuple[TrainState, list[Measured]]:
-        """The state after step `last`, and the metrics of each dispatch."""
+    def run(
+        self, state: TrainState, first: int, last: int
+    ) -> tuple[TrainState, list[DispatchMetrics]]:
+        """Returns the state after step `last`, and the metrics of each dispatch."""
         metrics = []
         while first < last:
             steps = min(self.steps_per_dispatch, last - first)
-            # always so many rows: padding keeps the shape fixed, so nothing is compiled again
+            # indices of unused steps keep the shape fixed, so that nothing is compiled again
             rows = range(first, first + self.steps_per_dispatch)
             indices = np.stack([self._indices(self._seed, step) for step in rows])
             chosen = sharding.shard_indices(self._mesh, indices)
             count = np.int32(steps)
-            state, measured = self._train_steps(state, self._arrays, chosen, count, self._key)
-            metrics.append((measured, steps))
+            state, values = self._train_steps(state, self._arrays, chosen, count, self._key)
+            metrics.append((values, steps))
             first += steps
         return state, metrics
 
@@ -155,13 +161,16 @@ def make_feed(
     first: int,
     steps_per_dispatch: int | None,
 ) -> Feed:
-    """The feed that suits the dataset and the devices.
+    """Chooses `OnDevice` or `Prefetched`, by the size of the dataset and the devices' memory.
 
     Args:
-      first: steps that are done already.
-      steps_per_dispatch: more than 1 keeps the dataset on the device; None chooses by its memory.
+      key: the run's random key.
+      seed: seed of the order of the images.
+      first: number of steps taken before.
+      steps_per_dispatch: 1 prefetches; more keep the dataset on the devices; None is
+        `STEPS_PER_DISPATCH` if the dataset fits there, else 1.
     Raises:
-      ValueError: several steps a dispatch of a dataset that cannot lie in memory.
+      ValueError: several steps per dispatch of a dataset that is not in memory.
     """
     resident = dataset.resident()
     if steps_per_dispatch is None:
@@ -174,6 +183,6 @@ def make_feed(
     if resident is None:
         raise ValueError(
             f"run.steps_per_dispatch={steps_per_dispatch} needs a dataset that lies in memory, and "
-            "this one does not; use 1, or none."
+            "this one does not; use 1 or none."
         )
     return OnDevice(train_step, resident, mesh, key=key, seed=seed, steps=steps_per_dispatch)

@@ -1,4 +1,4 @@
-"""Peak speed and memory of the devices."""
+"""Peak speed of the devices, and their memory."""
 
 import resource
 import sys
@@ -21,9 +21,9 @@ PEAK_FLOPS = {
     "TPU v5": 459e12,
     "TPU v4": 275e12,
 }
-"""Floating-point operations a second of dense matrix products in half precision, by the makers.
+"""Peak FLOP/s of dense matrix products in half precision, as the manufacturers state it.
 
-By the beginning of the device's name; of several the first.
+The keys are prefixes of the device's name; the first that fits counts.
 """
 
 
@@ -35,7 +35,7 @@ def peak_flops(device: Any) -> float | None:
 
 
 def memory_gib() -> float:
-    """The most memory that was in use at once: of the fullest device, on a CPU of the process."""
+    """Peak memory use: the largest among the devices, or the process's where all are CPUs."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     used = max(stat.get("peak_bytes_in_use", 0) for stat in stats)
     if not used:
@@ -45,9 +45,10 @@ def memory_gib() -> float:
 
 
 def fits_on_device(num_bytes: int, device: Any) -> bool:
-    """Whether arrays should lie in the device's memory: on accelerators, up to a quarter of it.
+    """Whether the dataset should be kept in this device's memory.
 
-    Not on a CPU, where several steps a dispatch, which need them there, are slow.
+    True on accelerators for up to a quarter of their memory. False on a CPU: the dataset is kept on
+    the device for the sake of several steps per dispatch, which are slow there.
     """
     if device.platform == "cpu":
         return False

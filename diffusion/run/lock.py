@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder."""
+"""The lock that allows one training process at a time in a run's folder."""
 
 import contextlib
 import fcntl
@@ -9,14 +9,15 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def held(run_dir: Path) -> Iterator[None]:
-    """Within it no other process of this machine holds the folder; makes it if need be.
+    """Context in which this process holds the folder's lock; creates the folder if it is missing.
 
-    A process that ends, however it ends, lets go. The lock leaves no file behind. Where the file
-    system knows no locks there is none.
+    The operating system releases the lock when the process ends, even by a kill. No lock file is
+    left behind. The lock works between processes of one machine; on a file system without locks it
+    has no effect.
 
     Raises:
-      ValueError: another process holds it.
-      OSError: the folder cannot be made.
+      ValueError: another process holds the lock.
+      OSError: the folder cannot be created.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     folder = os.open(run_dir, os.O_RDONLY)
@@ -29,7 +30,7 @@ def held(run_dir: Path) -> Iterator[None]:
                 "--run-dir."
             ) from None
         except OSError:
-            pass  # no locks here
+            pass  # the file system has no locks
         yield
     finally:
         os.close(folder)

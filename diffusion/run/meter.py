@@ -1,4 +1,4 @@
-"""What a run measures as it goes: means of the metrics, speed, and whether it should go on."""
+"""Measurements during training: mean metrics, speed, and faults that must stop the run."""
 
 import time
 from collections import deque
@@ -10,23 +10,26 @@ from jaxtyping import Array
 from diffusion.run.hardware import memory_gib
 from diffusion.training.step import LEVELS
 
-Measured = tuple[dict[str, Array], int]
-"""Metrics, of one step or stacked of several, and of how many they are; what is beyond is void."""
+DispatchMetrics = tuple[dict[str, Array], int]
+"""The metrics of one dispatch, and its number of steps.
+
+Those of several steps are stacked along a first axis; rows after the number of steps are unused.
+"""
 
 
 class Meter:
-    """Means of the metrics, and images per second, since the last reading.
+    """Means of the metrics, and images per second, since the last `read`.
 
-    Adding does not wait for the device; reading does.
+    `add` does not wait for the device; `read` does.
 
     Args:
       batch_size: images in a step.
-      max_skipped_steps: how many steps in a row may be skipped; of the last twenty times as many,
-        half may be.
-      peak_images_per_second: what the devices could do at their peak, or None.
+      max_skipped_steps: number of steps that can be skipped in a row without a fault. Half of the
+        last 20 * max_skipped_steps steps can be skipped too.
+      peak_images_per_second: speed at the devices' peak FLOP/s, or None if that is unknown.
     Attributes:
-      fault: why the run must stop, or None; of the steps read so far. Weights that are not finite
-        are not healed by a later step, and must not be saved.
+      fault: why the run must stop, judged by the steps read so far, or None. A fault stays: weights
+        that are not finite cannot recover, and must not be saved.
     """
 
     def __init__(
@@ -36,26 +39,26 @@ class Meter:
         peak_images_per_second: float | None = None,
     ):
         self._batch_size, self._peak = batch_size, peak_images_per_second
-        self._metrics: list[Measured] = []
+        self._metrics: list[DispatchMetrics] = []
         self.fault: str | None = None
         self._max_skipped, self._in_a_row = max_skipped_steps, 0
         self._latest: deque[bool] = deque(maxlen=20 * max(1, max_skipped_steps))
         self.restart_clock()
 
-    def add(self, metrics: list[Measured]) -> None:
-        """Takes in the metrics of some steps."""
+    def add(self, metrics: list[DispatchMetrics]) -> None:
+        """Adds the metrics of some steps."""
         self._metrics += metrics
         self._timed_steps += sum(steps for _, steps in metrics)
 
     def restart_clock(self) -> None:
-        """Leaves what went before out of the speed, such as compiling or sampling."""
+        """Excludes the time until now from the speed, such as that of compiling or sampling."""
         self._since, self._timed_steps = time.perf_counter(), 0
 
     def read(self) -> dict[str, float]:
-        """The means over the steps since the last reading, but for those that were skipped.
+        """Returns the means over the steps since the last `read`, except skipped ones.
 
-        There is no "images_per_second" where no step was timed, and no loss where all were skipped.
-        "flops_utilization" is the share of the devices' half-precision peak, where that is known.
+        "images_per_second" is missing if no step was timed, and "loss" if all were skipped.
+        "flops_utilization" is the share of the devices' half-precision peak, if that is known.
         """
         fetched = jax.device_get(self._metrics)
 
@@ -64,7 +67,7 @@ class Meter:
             return np.concatenate(list(parts))
 
         skipped = joined("skipped")
-        self._look_at(skipped, joined("weight_norm"))
+        self._check_finite(skipped, joined("weight_norm"))
         taken, values = skipped == 0, {}
         if taken.any():
             for name in ("loss", "grad_norm", "weight_norm"):
@@ -88,7 +91,7 @@ class Meter:
         self.restart_clock()
         return values
 
-    def _look_at(self, skipped: np.ndarray, weight_norm: np.ndarray) -> None:
+    def _check_finite(self, skipped: np.ndarray, weight_norm: np.ndarray) -> None:
         for is_skipped in skipped:
             self._in_a_row = self._in_a_row + 1 if is_skipped else 0
             self._latest.append(bool(is_skipped))

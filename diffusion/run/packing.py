@@ -1,8 +1,8 @@
-"""A tree of many arrays as few: those of one type and shape are stacked.
+"""Packs a tree of many arrays into few: arrays of the same type and shape are stacked.
 
-To write an array costs Orbax about a millisecond of Python, however small it is, and a training
-state is hundreds of small arrays: stacked, a save takes a tenth of the time. The stacks are made on
-the host, so nothing is compiled.
+Orbax spends about a millisecond of Python on each array, however small, and a training state has
+hundreds of small arrays: stacking makes a save ten times as fast. The stacks are made on the host,
+so nothing is compiled.
 """
 
 from typing import Any
@@ -14,10 +14,10 @@ Stacks = dict[str, np.ndarray]
 
 
 def pack(tree: Any) -> Stacks:
-    """Stacks of all arrays of one type and shape, in the tree's order.
+    """Stacks the arrays of each type and shape, in the tree's order.
 
     Args:
-      tree: of arrays that this host holds whole.
+      tree: arrays, of which this host holds all shards.
     """
     arrays = jax.device_get(jax.tree.leaves(tree))
     return {
@@ -26,10 +26,10 @@ def pack(tree: Any) -> Stacks:
 
 
 def empty_stacks(tree: Any) -> Stacks:
-    """What `pack` gives, with nothing in it yet.
+    """Uninitialised stacks of the names, shapes and types that `pack` returns.
 
     Args:
-      tree: of arrays or jax.ShapeDtypeStructs.
+      tree: arrays or jax.ShapeDtypeStructs.
     """
     leaves = jax.tree.leaves(tree)
     return {
@@ -39,10 +39,10 @@ def empty_stacks(tree: Any) -> Stacks:
 
 
 def unpack(stacks: Stacks, target: Any) -> Any:
-    """The tree that was packed, on the devices.
+    """Inverts `pack`, and puts the arrays on the devices.
 
     Args:
-      target: the tree as jax.ShapeDtypeStructs with the shardings that it shall have.
+      target: the tree as jax.ShapeDtypeStructs, with the shardings of the result.
     """
     leaves, structure = jax.tree.flatten(target)
     arrays: list[Any] = [None] * len(leaves)
@@ -55,7 +55,7 @@ def unpack(stacks: Stacks, target: Any) -> Any:
 
 
 def _groups(leaves: list[Any]) -> dict[str, list[int]]:
-    """Which leaves share a type and a shape, by a name such as "float32_3x3x64x64"."""
+    """Indices of the leaves of each type and shape, by a name such as "float32_3x3x64x64"."""
     groups: dict[str, list[int]] = {}
     for i, leaf in enumerate(leaves):
         name = f"{leaf.dtype}_{'x'.join(map(str, leaf.shape)) or 'scalar'}"

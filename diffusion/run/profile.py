@@ -1,4 +1,4 @@
-"""A trace of chosen steps, for xprof or Perfetto."""
+"""Profiler traces of chosen steps, for xprof or Perfetto."""
 
 import math
 from pathlib import Path
@@ -8,22 +8,26 @@ import jax
 
 
 class Profile:
-    """A trace of some steps, in RUN_DIR/profile.
+    """Writes a trace of some steps to RUN_DIR/profile.
 
     Args:
-      steps: first and last; None for no trace.
+      run_dir: the run's folder.
+      steps: first and last step; None for no trace.
     """
 
     def __init__(self, run_dir: Path, steps: tuple[int, int] | None):
         self._folder, self._is_on = run_dir / "profile", False
         self._first, self._last = steps or (math.inf, 0)
 
-    def before(self, done: int, last: int, state: Any) -> None:
-        """To be called before the steps done + 1 .. last; waits for the state at both ends."""
-        if self._is_on and done >= self._last:
+    def before(self, step: int, last: int, state: Any) -> None:
+        """Starts or stops the trace; call it before steps step + 1 .. last.
+
+        Waits for the state where the trace starts and stops, so that it holds the chosen steps.
+        """
+        if self._is_on and step >= self._last:
             jax.block_until_ready(state)
             self.close()
-        elif not self._is_on and done < self._last and last >= self._first:
+        elif not self._is_on and step < self._last and last >= self._first:
             jax.block_until_ready(state)
             jax.profiler.start_trace(str(self._folder))
             self._is_on = True

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import datetime
 
@@ -8,13 +8,13 @@ from diffusion.run import hosts
 
 
 class Progress:
-    """Images seen, speed, loss and time left, on the main host.
+    """Shows images seen, speed, loss and time left, on the main host.
 
-    Speed is the meter's, which leaves out compiling and sampling; the bar has no clock of its own.
+    The speed is that of `Meter`, which excludes compiling and sampling.
 
     Args:
-      num_steps: of the whole run.
-      first: steps that are done already.
+      num_steps: steps of the whole run.
+      first: number of steps taken before.
       batch_size: images in a step.
     """
 
@@ -26,19 +26,19 @@ class Progress:
             unit="img",
             unit_scale=True,
             bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} img{postfix}",
-            disable=None if hosts.is_main() else True,  # None: shown on a terminal only
+            disable=None if hosts.is_main() else True,  # None shows the bar only on a terminal
         )
 
     def advance(self, steps: int) -> None:
         self._bar.update(steps * self._batch_size)
 
     def report(self, step: int, values: dict[str, float]) -> None:
-        """Loss, speed and time left, in the bar or as a line."""
+        """Shows loss, speed and time left, in the bar or as a line."""
         loss = f"{values['loss']:.4f}" if "loss" in values else "not finite"
         rate = values.get("images_per_second")
         speed = "" if rate is None else f"{rate:.0f} img/s"
         if self._bar.disable:
-            hosts.say(f"step {step}/{self._num_steps}  loss {loss}  {speed}")
+            hosts.print_on_main(f"step {step}/{self._num_steps}  loss {loss}  {speed}")
             return
         left = ""
         if rate:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as requests to end soon."""
+"""SIGINT and SIGTERM as requests to save and stop."""
 
 import contextlib
 import os
@@ -10,21 +10,22 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], signal.Signals | None]]:
-    """Within it SIGINT and SIGTERM are requests to end soon; a second SIGINT ends the program.
+    """Context in which SIGINT and SIGTERM request a stop; a second SIGINT exits at once.
 
-    Gives a function that says which was the first, or None. A thread reads the signals: the main
-    one, which Python tells of them, may be minutes in a compiler or a save.
+    Yields a function that returns the first signal received, or None. A separate thread reads the
+    signals, because Python runs signal handlers in the main thread only, and that thread can spend
+    minutes in a compilation or a save.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: None  # signals are the main thread's
+        yield lambda: None  # only the main thread can handle signals
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
     received: list[signal.Signals] = []
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 
-    def say(what: str) -> None:
-        os.write(2, f"\n{os.path.basename(sys.argv[0])}: {what}\n".encode())
+    def print_error(message: str) -> None:
+        os.write(2, f"\n{os.path.basename(sys.argv[0])}: {message}\n".encode())
 
     def listen() -> None:
         while number := os.read(reader, 1):
@@ -32,15 +33,15 @@ def stop_requests() -> Iterator[Callable[[], signal.Signals | None]]:
                 continue
             received.append(signal.Signals(number[0]))
             if received.count(signal.SIGINT) == 2:
-                say("stopped; checkpoints are kept.")
+                print_error("stopped; checkpoints are kept.")
                 os._exit(130)
             if number[0] == signal.SIGINT:
-                say("saves, then leaves; once more to leave at once.")
+                print_error("saving a checkpoint before stopping; Ctrl-C again stops at once.")
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     pipe_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    # the handler does nothing, but without one no signal is written to the pipe
+    # the handler does nothing, but Python writes only handled signals to the pipe
     before = {number: signal.signal(number, lambda *_: None) for number in numbers}
     try:
         yield lambda: received[0] if received else None
@@ -48,6 +49,6 @@ def stop_requests() -> Iterator[Callable[[], signal.Signals | None]]:
         signal.set_wakeup_fd(pipe_before)
         for number, handler in before.items():
             signal.signal(number, handler)
-        os.close(writer)  # the listener reads its end
+        os.close(writer)  # ends the listener: its read returns b""
         listener.join()
         os.close(reader)

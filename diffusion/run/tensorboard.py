@@ -1,4 +1,4 @@
-"""TensorBoard's event files."""
+"""Event files for TensorBoard."""
 
 import time
 from pathlib import Path
@@ -11,19 +11,20 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
 
 FLUSH_SECONDS = 10
-"""Between two flushes, which wait for the disk; what a kill loses here is in metrics.jsonl."""
+"""Time between two flushes. A kill loses what was logged since; metrics.jsonl still has it."""
 
 
 class TensorBoard:
-    """The event file of a run that goes on after `step`, beside those of its earlier parts.
+    """Writes a run's metrics and samples for TensorBoard.
 
-    What a killed run told of later steps is not shown any more. The file is opened by the first
-    record, and written here and now: tensorboardX's own SummaryWriter does it in a thread, where a
-    full disk is a traceback, and then a queue that nobody empties.
+    A run that resumes starts a new event file, which makes TensorBoard hide what earlier files hold
+    of steps after `step`. The file is created with the first value, and written in the calling
+    thread. tensorboardX's SummaryWriter writes in a background thread instead, where an OSError
+    such as a full disk cannot be caught, and the training then blocks on a full queue.
 
     Args:
       run_dir: the run's folder.
-      step: the step from which the run goes on; 0 for a new one.
+      step: the step from which the run resumes; 0 for a new run.
     """
 
     def __init__(self, run_dir: Path, step: int):
@@ -44,7 +45,7 @@ class TensorBoard:
 
     def _write(self, step: int, *summaries: Any) -> None:
         if self._file is None:
-            # by its step too, as names are of whole seconds
+            # the step makes the name unique: EventsWriter's own names differ by whole seconds only
             self._file = EventsWriter(self._prefix, f".{self._first}")
             start = SessionLog(status=SessionLog.START)
             self._file.write_event(Event(step=self._first, session_log=start))

@@ -1,4 +1,4 @@
-"""Weights as one safetensors file, which other tools and languages read."""
+"""Weights as one safetensors file, for other programs to read."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ SEPARATOR = "."
 
 
 def save(path: Path, params: Any, metadata: dict[str, str]) -> None:
-    """Writes a nested dict of arrays, whole or not at all.
+    """Writes a nested dict of arrays atomically.
 
-    Each array has the names of its path, joined by dots, as "encoder.0.0.res_block.conv_in.kernel".
+    An array's name is its path joined by dots, such as "encoder.0.0.res_block.conv_in.kernel".
 
     Args:
-      metadata: texts to store beside the arrays.
+      path: the file to write.
+      params: nested dict of arrays.
+      metadata: strings to store with the arrays.
     """
     unfinished = path.with_name(f".{path.name}")
     arrays: Any = {name: np.asarray(leaf) for name, leaf in _flatten(params)}

@@ -11,11 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.denoiser import Denoise, Denoiser, per_image
+from diffusion.denoiser import Denoise, Denoiser, Sigma, per_image
 from diffusion.ranges import demand, demand_ascent
-
-Sigma = Float[Array, ""] | Float[Array, "B"]
-"""One sigma for the batch, or one for each image."""
 
 
 @jax.tree_util.register_dataclass

@@ -1,1 +1,1 @@
-"""Training: the loss, the step that lowers it, and what they are made of."""
+"""Training: loss, training step, optimisers, averages of the weights, augmentation."""

@@ -1,7 +1,7 @@
-"""Changes to training images that keep them plausible: `augment(key, batch) -> batch`.
+"""Augmentation of training images: `augment(key, batch) -> batch`.
 
-`label_channels` is the width of the "augment_label" that it adds to the batch, or None;
-`changes_conditions` says whether conditions that are images are changed along with the image.
+`label_channels` is the width of the "augment_label" that the augmentation adds to the batch, or
+None. `changes_conditions` is True if conditions that are images change along with the image.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Batch = dict[str, Any]
 """{"image": (B, H, W, C) float in [-1, 1], "label": (B,) int, ...}"""
 
 IMAGES = ("image", "condition", "x_0_hat")
-"""Names in a batch that are (B, H, W, channels), and belong together pixel by pixel."""
+"""Entries of a batch that are (B, H, W, channels) and aligned pixel by pixel."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +51,22 @@ class Flip:
 
 @dataclass(frozen=True)
 class NonLeaky:
-    """Flips, scales, turns, stretches and shifts images, in this order, and tells the network how.
+    """Mirrors, scales, rotates, stretches and shifts images, in this order, with a label for each.
 
-    A network that is told can leave it out: a label of zeros asks for images as they are, so the
-    changes do not leak into samples. The batch gains "augment_label" (B, 9): mirrored left to right
-    and top to bottom (0 or 1), log of the scale, cos - 1 and sin of the turn, log of the stretch
-    times cos and sin of its axis, shift along two axes.
+    The network is conditioned on the label, which describes the augmentation. In sampling the label
+    is zero, which means an image without augmentation, so augmentations do not leak into samples.
+    The batch gains "augment_label" (B, 9): mirrored left to right, mirrored top to bottom (0 or 1),
+    log of the scale, cos - 1 and sin of the rotation, log of the stretch times cos and sin of its
+    axis, shift along two axes.
 
     Attributes:
-      rate: probability of each change but the mirroring left to right, which has 1/2; in [0, 1].
+      rate: probability of each transformation, in [0, 1]; but mirroring left to right always has
+        probability 1/2.
     Source: Karras et al. 2022, arXiv:2206.00364, appendix F.2 and table 6 (0.12 for CIFAR-10);
       Karras et al. 2020, arXiv:2006.06676, appendix B (the warp, between sym6 filters;
-      the order). Deviation: a stretch's axis is always drawn, and from half a circle: the images
-      are as likely as with a whole one, where a label stands for a stretch and for its opposite.
+      the order). Deviation: the axis of a stretch is always drawn, and from a half circle. That
+      gives the same distribution of images as a full circle, where one label would describe both a
+      stretch and its inverse.
     """
 
     rate: float = 0.12
@@ -76,11 +79,11 @@ class NonLeaky:
     def __call__(self, key: Key[Array, ""], batch: Batch) -> Batch:
         image = batch["image"]
         keys = jax.random.split(key, image.shape[0])
-        images, labels = jax.vmap(lambda key, image: _changed(key, image, self.rate))(keys, image)
+        images, labels = jax.vmap(lambda key, image: _augmented(key, image, self.rate))(keys, image)
         return {**batch, "image": images, "augment_label": labels}
 
 
-def _changed(
+def _augmented(
     key: Key[Array, ""], image: Float[Array, "H W C"], rate: float
 ) -> tuple[Float[Array, "H W C"], Float[Array, "9"]]:
     happens_key, mirror_key, normal_key, angle_key = jax.random.split(key, 4)
@@ -115,12 +118,12 @@ def _rotation(angle: Float[Array, ""]) -> Float[Array, "2 2"]:
 
 
 def _stretch(angle: Float[Array, ""], log_stretch: Float[Array, ""]) -> Float[Array, "2 2"]:
-    """Longer along the angle, shorter across it."""
+    """Stretches along the angle, and shrinks across it by the same factor."""
     factors = jnp.stack([2.0**log_stretch, 2.0**-log_stretch])
     return _rotation(angle) @ (factors[:, None] * _rotation(-angle))
 
 
-# the scaling filter of the symlet with six vanishing moments; orthonormal under shifts by two
+# scaling filter of the symlet with six vanishing moments; orthonormal under shifts by two
 SYM6 = np.array(
     [
         *(0.015404109327027373, 0.0034907120842174702, -0.11799011114819057),
@@ -135,15 +138,16 @@ MARGIN = len(SYM6) // 2
 def warp(
     image: Float[Array, "H W C"], matrix: Float[Array, "2 2"], shift: Float[Array, "2"]
 ) -> Float[Array, "H W C"]:
-    """Moves what is at p, in (x, y) pixels from the centre, to matrix p + shift.
+    """Moves the content at p, in (x, y) pixels from the centre, to matrix @ p + shift.
 
-    Twice as fine by the sym6 filter, there bilinear, and back: fine detail survives, and no warp
-    changes nothing but by rounding. Beyond the border the image is mirrored.
+    The image is upsampled by 2 with the sym6 filter, warped by bilinear interpolation, and
+    downsampled, which preserves fine detail. The identity warp returns the image up to rounding.
+    The image is extended by reflection at its border.
     """
     height, width, _ = image.shape
     padded = jnp.pad(image, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), mode="reflect")
     fine = _finer(_finer(padded, 0), 1)
-    # the filter's own centre is where a pixel of the image comes to lie
+    # upsampling moves pixel i to index 2 i + tap, where tap is the centre of the filter
     tap = (SYM6 * np.arange(len(SYM6))).sum() / SYM6.sum()
     centre = np.array([n - 1 + 2 * MARGIN + tap for n in (height, width)])
     y, x = jnp.meshgrid(*(jnp.arange(n, dtype=image.dtype) for n in fine.shape[:2]), indexing="ij")
@@ -162,7 +166,7 @@ def warp(
 
 
 def _finer(image: Float[Array, "H W C"], axis: int) -> Float[Array, "_ _ C"]:
-    """Twice as fine along an axis: zeros between the values, then the filter."""
+    """Upsamples by 2 along an axis: inserts zeros between the values, then filters."""
     moved = jnp.moveaxis(image, axis, -1)
     flat = moved.reshape(-1, 1, moved.shape[-1])
     taps = jnp.asarray(SYM6[::-1], image.dtype)[None, None]
@@ -172,7 +176,7 @@ def _finer(image: Float[Array, "H W C"], axis: int) -> Float[Array, "_ _ C"]:
 
 
 def _coarser(image: Float[Array, "H W C"], axis: int) -> Float[Array, "_ _ C"]:
-    """The transpose of `_finer`, and its inverse on what that gives."""
+    """The transpose of `_finer`, and its left inverse: the filter is orthonormal."""
     moved = jnp.moveaxis(image, axis, -1)
     flat = moved.reshape(-1, 1, moved.shape[-1])
     taps = jnp.asarray(SYM6, image.dtype)[None, None]

@@ -1,4 +1,4 @@
-"""The gradient's global norm, and the bound on it."""
+"""The gradient's global norm, and clipping by it."""
 
 from collections import defaultdict
 from typing import Any
@@ -12,11 +12,12 @@ from diffusion.ranges import demand
 
 
 def global_norm(tree: Any) -> Float[Array, ""]:
-    """The Euclidean norm of all leaves together, as `optax.tree.norm`.
+    """The Euclidean norm of all leaves together, as `optax.tree.norm` computes it.
 
-    Vectors of one length are summed as one array: two thirds of a U-Net's leaves are biases and
-    scales, and XLA compiles and loads one sum in the time of another, however short. Sums are in
-    float32 or more: of many bfloat16 leaves one in their own type stands still.
+    Vectors of the same length are stacked and summed as one array: two thirds of a U-Net's leaves
+    are biases and scales, and XLA takes as long to compile and load a short sum as a long one. Sums
+    are in float32 or higher precision: a sum in bfloat16 stops growing once its terms are small
+    against it.
     """
     kernels, vectors = [], defaultdict(list)
     for leaf in jax.tree.leaves(tree):
@@ -26,14 +27,14 @@ def global_norm(tree: Any) -> Float[Array, ""]:
 
 
 def clip_by_grad_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
-    """As `optax.clip_by_global_norm`, with the norm that `make_train_step` has already.
+    """As `optax.clip_by_global_norm`, but reuses the norm that `make_train_step` has computed.
 
-    The step gives it as `update(..., grad_norm=...)`; elsewhere it is computed. It is that of the
-    whole gradient, which must be what this is given: it stands first in the outermost chain, not
-    within `optax.partition` or `optax.masked`, nor after another transformation.
+    The training step passes that norm as `update(..., grad_norm=...)`; without it, the norm is
+    computed here. It is the norm of the whole, unchanged gradient. So this transformation must be
+    the first of the outermost `optax.chain`, and not inside `optax.partition` or `optax.masked`.
 
     Args:
-      max_norm: largest norm that is left as it is, > 0.
+      max_norm: gradients of a larger norm are scaled down to this norm, > 0.
     """
     demand("(0, inf)", max_norm=max_norm)
 

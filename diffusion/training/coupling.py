@@ -1,4 +1,4 @@
-"""Coupling: which noise goes with which image in training, `coupling(x_0, eps) -> eps`."""
+"""Coupling: how training pairs images with noise, `coupling(x_0, eps) -> reordered eps`."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 @dataclass(frozen=True)
 class Independent:
-    """Noise as it was drawn: diffusion's own pairing."""
+    """Keeps the noise as drawn, independent of the images: standard diffusion training."""
 
     def __call__(
         self, x_0: Float[Array, "B ..."], eps: Float[Array, "B ..."]
@@ -19,21 +19,21 @@ class Independent:
 
 @dataclass(frozen=True)
 class MinibatchOT:
-    """Pairs the batch's images and noises so that the sum of squared distances is least.
+    """Optimal transport within the batch: the pairing with the least sum of squared distances.
 
-    Flow matching's paths cross less, so samples need fewer steps. An estimate of x_0 is then no
-    longer the mean over independent noise: guidance by a score, likelihood and stochastic samplers
-    lose their meaning. The pairing costs O(B^3) on one device.
+    The paths of flow matching then cross less, so sampling needs fewer steps. But x_0_hat is no
+    longer the mean of x_0 under independent noise, so guidance by a score, likelihoods and
+    stochastic samplers are no longer valid. The pairing costs O(B^3) on one device.
 
     Source: Tong et al. 2023, arXiv:2302.00482, section 3.2; Pooladian et al. 2023,
-      arXiv:2304.14772; Hungarian algorithm by optax.
+      arXiv:2304.14772. The Hungarian algorithm is optax's.
     """
 
     def __call__(
         self, x_0: Float[Array, "B ..."], eps: Float[Array, "B ..."]
     ) -> Float[Array, "B ..."]:
         batch = x_0.shape[0]
-        # |x_0 - eps|^2 but for what no pairing changes
+        # |x_0 - eps|^2 / 2 without |x_0|^2 and |eps|^2, whose sums no pairing changes
         costs = -x_0.reshape(batch, -1) @ eps.reshape(batch, -1).T
         images, noises = optax.assignment.hungarian_algorithm(costs)
         return eps[noises[jnp.argsort(images)]]

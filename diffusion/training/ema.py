@@ -1,8 +1,8 @@
-"""Averages of the weights over training, which sample better than the last weights.
+"""Averages of the weights over training, which give better samples than the latest weights.
 
-An average is `ema.init(params)` and `ema.update(average, params, step, batch_size)`;
-`ema.choose(average, name)` is one of those that it keeps, by the names in `ema.names`; others are
-made afterwards from those in `ema.sigma_rel_of`, see `reconstruct`.
+`ema.init(params)` starts the averages, and `ema.update(average, params, step, batch_size)` updates
+them. `ema.choose(average, name)` returns the average of a name in `ema.names`. `ema.sigma_rel_of`
+holds the widths of power-function averages by name; `reconstruct` makes other widths from those.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ class EMA:
 
     average = decay_n * average + (1 - decay_n) * params,  decay_n = min(decay, (1 + n) / (10 + n))
 
-    The warm-up forgets the random initial weights, which a decay of 0.9999 would show for tens of
-    thousands of steps.
+    Without the warm-up, an average with decay 0.9999 would contain the random initial weights for
+    tens of thousands of steps.
 
     Attributes:
       decay: in [0, 1); 0.9999 averages over about the last 10,000 steps.
@@ -43,29 +43,29 @@ class EMA:
 
     @property
     def sigma_rel_of(self) -> dict[str, float]:
-        return {}  # it is no power function
+        return {}  # not a power-function average
 
     def init(self, params: Any) -> Any:
         return _copy(params)
 
     def update(self, average: Any, params: Any, step: Int[Array, ""], batch_size: int) -> Any:
-        """Takes the weights after optimiser step number `step` (from 0) into the average."""
+        """Adds the weights after optimiser step number `step` (from 0) to the average."""
         return _mix(average, params, jnp.minimum(self.decay, (1.0 + step) / (10.0 + step)))
 
     def choose(self, average: Any, name: str) -> Any:
-        """The average of that name."""
+        """The average with this name."""
         return average
 
 
 @dataclass(frozen=True)
 class HalfLife:
-    """Exponential moving average whose memory is counted in images, and grows with training.
+    """Exponential moving average whose half-life is counted in images, and grows with training.
 
     decay = 0.5 ** (batch_size / min(half_life_images, ramp * images seen))
 
     Attributes:
-      half_life_images: after so many images a weight counts half; > 0.
-      ramp: the half-life is at most this share of the images seen; > 0.
+      half_life_images: after this many images the contribution of a weight is halved; > 0.
+      ramp: the half-life is at most this fraction of the images seen; > 0.
     Source: Karras et al. 2022, arXiv:2206.00364, appendix F.2 (0.5 M images, ramp 0.05).
     """
 
@@ -81,30 +81,30 @@ class HalfLife:
 
     @property
     def sigma_rel_of(self) -> dict[str, float]:
-        return {}  # it is no power function
+        return {}  # not a power-function average
 
     def init(self, params: Any) -> Any:
         return _copy(params)
 
     def update(self, average: Any, params: Any, step: Int[Array, ""], batch_size: int) -> Any:
-        """Takes the weights after optimiser step number `step` (from 0) into the average."""
+        """Adds the weights after optimiser step number `step` (from 0) to the average."""
         steps = jnp.minimum(self.half_life_images / batch_size, self.ramp * (step + 1.0))
         return _mix(average, params, 0.5 ** (1 / steps))
 
     def choose(self, average: Any, name: str) -> Any:
-        """The average of that name."""
+        """The average with this name."""
         return average
 
 
 @dataclass(frozen=True)
 class PowerFunction:
-    """Averages whose memory is a fixed share of training; others are made from them afterwards.
+    """Averages whose width is a fixed fraction of training; `reconstruct` makes other widths.
 
     average_t is proportional to the sum over s <= t of s^gamma params_s
 
     Attributes:
-      sigma_rels: standard deviation of each average's profile, as a share of training, in
-        (0, 0.28); their names are these numbers.
+      sigma_rels: standard deviation of each average's profile, as a fraction of training, in
+        (0, 0.28); the averages are named by these numbers.
     Source: Karras et al. 2023, arXiv:2312.02696, section 3.1 and appendix C (0.05 and 0.10).
     """
 
@@ -112,9 +112,11 @@ class PowerFunction:
 
     def __post_init__(self):
         if isinstance(self.sigma_rels, list):
-            object.__setattr__(self, "sigma_rels", tuple(self.sigma_rels))  # lists have no hash
+            object.__setattr__(self, "sigma_rels", tuple(self.sigma_rels))  # lists are not hashable
         if not self.sigma_rels or len(set(self.names)) < len(self.sigma_rels):
-            raise ValueError(f"sigma_rels={self.sigma_rels} must be one or more, all different.")
+            raise ValueError(
+                f"sigma_rels={self.sigma_rels} must be one or more numbers, all different."
+            )
         for sigma_rel in self.sigma_rels:
             power(sigma_rel)
 
@@ -130,7 +132,7 @@ class PowerFunction:
         return {name: _copy(params) for name in self.names}
 
     def update(self, average: Any, params: Any, step: Int[Array, ""], batch_size: int) -> Any:
-        """Takes the weights after optimiser step number `step` (from 0) into the averages."""
+        """Adds the weights after optimiser step number `step` (from 0) to the averages."""
         t = step + 1.0
         return {
             name: _mix(average[name], params, (1 - 1 / t) ** (power(sigma_rel) + 1))
@@ -138,7 +140,7 @@ class PowerFunction:
         }
 
     def choose(self, average: Any, name: str) -> Any:
-        """The average of that name."""
+        """The average with this name."""
         return average[name]
 
 
@@ -150,7 +152,7 @@ class Several:
     """Averages of several kinds at once.
 
     Attributes:
-      averages: no two of one name.
+      averages: one or more, all with different names.
     """
 
     averages: tuple[Averages, ...]
@@ -158,7 +160,9 @@ class Several:
     def __post_init__(self):
         object.__setattr__(self, "averages", tuple(self.averages))
         if not self.averages or len(set(self.names)) < len(self.names):
-            raise ValueError(f"averages of {self.names} must be one or more, all different.")
+            raise ValueError(
+                f"averages with names {self.names}: use one or more, all with different names."
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -172,7 +176,7 @@ class Several:
         return {"+".join(part.names): part.init(params) for part in self.averages}
 
     def update(self, average: Any, params: Any, step: Int[Array, ""], batch_size: int) -> Any:
-        """Takes the weights after optimiser step number `step` (from 0) into the averages."""
+        """Adds the weights after optimiser step number `step` (from 0) to the averages."""
         keys = ["+".join(part.names) for part in self.averages]
         return {
             key: part.update(average[key], params, step, batch_size)
@@ -180,7 +184,7 @@ class Several:
         }
 
     def choose(self, average: Any, name: str) -> Any:
-        """The average of that name."""
+        """The average with this name."""
         part = next(part for part in self.averages if name in part.names)
         return part.choose(average["+".join(part.names)], name)
 
@@ -189,7 +193,7 @@ Average = Averages | Several
 
 
 def _copy(params: Any) -> Any:
-    return jax.tree.map(jnp.copy, params)  # params are donated to the step, so never shared
+    return jax.tree.map(jnp.copy, params)  # the step donates params, so the average needs a copy
 
 
 def _mix(average: Any, params: Any, decay: Float[Array, ""]) -> Any:
@@ -197,12 +201,12 @@ def _mix(average: Any, params: Any, decay: Float[Array, ""]) -> Any:
 
 
 def power(sigma_rel: float) -> float:
-    """gamma of the profile s^gamma on [0, 1] with that standard deviation.
+    """gamma of the profile s^gamma on [0, 1] with this standard deviation.
 
     sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))
 
     Raises:
-      ValueError: no profile is so wide; gamma = 0, the mean of all, has 0.289.
+      ValueError: sigma_rel is not in (0, 0.289); gamma = 0, the plain mean, has 0.289.
     """
     if not 0 < sigma_rel < 12**-0.5:
         raise ValueError(f"sigma_rel={sigma_rel} is outside (0, {12**-0.5:.3f}).")
@@ -214,23 +218,24 @@ def power(sigma_rel: float) -> float:
 def reconstruct(
     snapshots: Sequence[tuple[int, float]], step: int, sigma_rel: float
 ) -> Float[np.ndarray, "S"]:
-    """How to mix stored power-function averages so that another comes out.
+    """Coefficients that combine stored power-function averages into one of another width.
 
-    The profile of the mixture is the nearest, in least squares, to the one wanted.
+    The profile of the combination is the least-squares approximation of the wanted profile.
 
     Args:
       snapshots: (step, sigma_rel) of each stored average.
-      step: at which the wanted average ends; that of a snapshot, usually the last.
-      sigma_rel: of the wanted average.
+      step: step of the wanted average; must be that of a snapshot, usually the last.
+      sigma_rel: width of the wanted average.
     Returns:
-      A factor for each snapshot; they sum to one.
-    Source: Karras et al. 2023, arXiv:2312.02696, Algorithm 3. Deviation: the sum is held to one.
+      A coefficient for each snapshot; they sum to one.
+    Source: Karras et al. 2023, arXiv:2312.02696, Algorithm 3. Deviation: the coefficients are
+      constrained to sum to one.
     """
     t = np.array([float(at) for at, _ in snapshots])
     gamma = np.array([power(sigma) for _, sigma in snapshots])
     overlaps = _overlap(t[:, None], gamma[:, None], t[None], gamma[None])
     wanted = _overlap(t, gamma, np.full_like(t, step), np.full_like(t, power(sigma_rel)))
-    # least squares under the constraint that the factors sum to one, by its multiplier
+    # a Lagrange multiplier constrains the coefficients to sum to one
     ones = np.ones((len(t), 1))
     system = np.block([[overlaps, ones], [ones.T, np.zeros((1, 1))]])
     solution, *_ = np.linalg.lstsq(system, np.append(wanted, 1.0), rcond=1e-13)
@@ -238,7 +243,7 @@ def reconstruct(
 
 
 def _overlap(t_a: np.ndarray, a: np.ndarray, t_b: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Integral of the product of two profiles (a + 1) s^a / t_a^(a + 1)."""
+    """Integral of the product of two profiles, (a + 1) s^a / t_a^(a + 1) and the same of b."""
     both = np.log(np.minimum(t_a, t_b)) * (a + b + 1)
     factor = (a + 1) * (b + 1) / (a + b + 1)
     return factor * np.exp(both - np.log(t_a) * (a + 1) - np.log(t_b) * (b + 1))

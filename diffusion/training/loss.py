@@ -1,12 +1,12 @@
-"""The one loss: squared error of the raw network output against its target, times a weighting.
+"""The loss: squared error of the raw network output F against its target, times a weighting.
 
-target = (x_0 - c_skip x_t) / c_out,  so the error is that of x_0_hat divided by c_out^2.
+target = (x_0 - c_skip x_t) / c_out,  so  (F - target)^2 = (x_0_hat - x_0)^2 / c_out^2
 
-A weighting is `weighting(sigma, c_out) -> factor` of the raw output's error. Papers state theirs on
-some target's error; by c_out, which turns the raw error into that of x_0_hat, a weighting means the
-same for every target.
+A weighting is `weighting(sigma, c_out) -> factor` on (F - target)^2. Papers define their weightings
+on the error of x_0, eps or v; the classes below convert them by c_out, so that a weighting means
+the same whatever the network predicts.
 
-With `Eps` the target is eps and the loss DDPM's L_simple; with `EDM` it is EDM's weighted loss.
+With `Eps` the target is eps, and the loss is DDPM's L_simple; with `EDM` it is EDM's weighted loss.
 
 Source: Karras et al. 2022, arXiv:2206.00364, equation 8.
 """
@@ -26,7 +26,7 @@ from diffusion.ranges import demand
 
 @dataclass(frozen=True)
 class Simple:
-    """Every noise level counts alike in the network's own target: L_simple, EDM's, v's, flow's."""
+    """Weight 1 on (F - target)^2: with Eps L_simple, with EDM and Velocity the papers' losses."""
 
     def __call__(self, sigma: Float[Array, "B"], c_out: Float[Array, "B"]) -> Float[Array, "B"]:
         return jnp.ones_like(sigma)
@@ -34,11 +34,11 @@ class Simple:
 
 @dataclass(frozen=True)
 class EDMWeighting:
-    """(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 on x_0; with the EDM target it is `Simple`.
+    """(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 on x_0; equals `Simple` with the EDM target.
 
     Attributes:
-      sigma_data: standard deviation of the images in [-1, 1], > 0; None is that of the recipe's
-        preconditioning, and 0.5 elsewhere.
+      sigma_data: standard deviation of the images in [-1, 1], > 0; None takes the value of the
+        preconditioning in a recipe, and is 0.5 elsewhere.
     Source: Karras et al. 2022, arXiv:2206.00364, table 1.
     """
 
@@ -55,15 +55,15 @@ class EDMWeighting:
 
 @dataclass(frozen=True)
 class MinSNR:
-    """min(SNR, gamma) on x_0, with SNR = 1 / sigma^2; learns all noise levels at a similar pace.
+    """min(SNR, gamma) on x_0, with SNR = 1 / sigma^2; noise levels are learned at similar speed.
 
     On eps it is min(SNR, gamma) / SNR, on v min(SNR, gamma) / (SNR + 1).
 
     Attributes:
-      gamma: bound of the weight; > 0.
+      gamma: upper bound of the weight; > 0.
       is_soft: whether the bound is smooth: SNR gamma / (SNR + gamma).
-    Source: Hang et al. 2023, arXiv:2303.09556, equation 5; soft Crowson et al. 2024,
-      arXiv:2401.11605, section 4.
+    Source: Hang et al. 2023, arXiv:2303.09556, equation 5; the soft bound is from Crowson et al.
+      2024, arXiv:2401.11605, section 4.
     """
 
     gamma: float = 5.0
@@ -81,11 +81,11 @@ class MinSNR:
 
 @dataclass(frozen=True)
 class P2:
-    """SNR / (k + SNR)^gamma on x_0: less weight where only imperceptible detail is left.
+    """SNR / (k + SNR)^gamma on x_0: less weight on low noise, where only fine detail is missing.
 
     Attributes:
-      gamma: strength; 0 is DDPM's L_simple.
-      k: SNR from which on the weight falls.
+      gamma: strength, >= 0; 0 is DDPM's L_simple.
+      k: about the SNR above which the weight on eps falls, > 0.
     Source: Choi et al. 2022, arXiv:2204.00227, equation 8 (on eps: 1 / (k + SNR)^gamma).
     """
 
@@ -103,7 +103,7 @@ class P2:
 
 @dataclass(frozen=True)
 class Sigmoid:
-    """sigmoid(bias - log SNR) on eps: the ELBO's weight, falling off towards the image.
+    """sigmoid(bias - log SNR) on eps: the ELBO's weight, reduced at low noise.
 
     Attributes:
       bias: log SNR at which the weight is one half.
@@ -125,7 +125,7 @@ Weighting = Simple | EDMWeighting | MinSNR | P2 | Sigmoid
 
 @dataclass(frozen=True)
 class NoUncertainty:
-    """Losses as they are."""
+    """Leaves the losses as they are."""
 
     def init(self) -> dict[str, Array]:
         return {}
@@ -138,15 +138,15 @@ class NoUncertainty:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Learns how large the loss is at each noise level, and lets all levels count alike.
+    """Learns the size of the loss at each noise level, and divides by it, to balance the levels.
 
-    loss / exp(u(sigma)) + u(sigma), which is least where u is the logarithm of the mean loss
+    loss / exp(u(sigma)) + u(sigma),  least where u is the logarithm of the mean loss at sigma
 
-    u is linear in random Fourier features of ln(sigma) / 4, begins at 0, and has no part in
+    u is linear in random Fourier features of ln(sigma) / 4, starts at 0, and is not used in
     sampling.
 
     Attributes:
-      num_features: of ln(sigma) / 4.
+      num_features: number of Fourier features.
     Source: Karras et al. 2023, arXiv:2312.02696, equation 21 and appendix B.2; Kendall et al. 2018,
       arXiv:1705.07115. Deviation: the weights are not normalised to unit magnitude.
     """
@@ -157,12 +157,12 @@ class Uncertainty:
         demand("[1, inf)", num_features=self.num_features)
 
     def init(self) -> dict[str, Array]:
-        """What is learned, before training."""
+        """The learned parameters, before training."""
         return {"kernel": jnp.zeros(self.num_features)}
 
     def log_loss(self, learned: dict[str, Array], sigma: Float[Array, "B"]) -> Float[Array, "B"]:
         """u(sigma)."""
-        rng = np.random.default_rng(0)  # the features are drawn once and for all
+        rng = np.random.default_rng(0)  # a fixed seed: the features are constants
         frequency = jnp.asarray(2 * np.pi * rng.standard_normal(self.num_features), jnp.float32)
         phase = jnp.asarray(2 * np.pi * rng.random(self.num_features), jnp.float32)
         c_noise = jnp.log(sigma)[:, None] / 4
@@ -190,15 +190,17 @@ def loss(
     weighting: Callable[[Array, Array], Array] = Simple(),  # noqa: B008 (frozen)
     **cond: Any,
 ) -> Float[Array, "B"]:
-    """Loss of each image: mean over its pixels.
+    """Loss of each image, as a mean over its pixels.
 
     Args:
       network: `network(params, x, c_noise, **cond)`.
+      params: the network's weights.
+      preconditioning: defines what the network predicts.
       x_0: clean images in [-1, 1].
       sigma: noise level of each image, > 0.
-      eps: unit noise, like x_0.
-      weighting: factor of each image's error, by noise level.
-      cond: what the network takes besides, dropout_key included.
+      eps: unit noise.
+      weighting: `weighting(sigma, c_out) -> factor` of each image's loss.
+      cond: further inputs of the network, such as label and dropout_key.
     """
     x_t = x_0 + per_image(sigma, x_0) * eps
     c_skip, c_out, c_in, c_noise = preconditioning(sigma)

@@ -1,4 +1,4 @@
-"""Optimisers: recipes name them with their numbers, `make()` gives optax's transformation."""
+"""Optimisers: configurations for recipes; `make()` returns the optax transformation."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,19 +15,20 @@ from diffusion.training.clipping import clip_by_grad_norm
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam with linear warm-up, optional decay of the rate and of the weights, and clipping.
+    """Adam with linear warm-up, optional learning-rate decay, weight decay and gradient clipping.
 
     Attributes:
-      learning_rate: after the warm-up.
-      warmup_steps: over which the learning rate climbs from 0.
-      decay_steps: step at which a cosine decay reaches 0, or None for a constant rate.
-      sqrt_decay_steps: step from which on the rate falls as 1 / sqrt(step), or None.
-      clip_norm: largest global norm of the gradient, or None.
-      weight_decay: share of every kernel that is taken away at a rate of 1, decoupled from the
-        gradient; biases, norms and constants are left alone.
-      b1, b2, eps: Adam's.
+      learning_rate: learning rate after the warm-up, > 0.
+      warmup_steps: number of steps over which the learning rate rises linearly from 0.
+      decay_steps: step at which a cosine decay reaches 0; None for no cosine decay.
+      sqrt_decay_steps: step after which the learning rate falls as 1 / sqrt(step); None for no such
+        decay.
+      clip_norm: gradients are clipped to this global norm; None for no clipping.
+      weight_decay: AdamW's decoupled weight decay, >= 0: each step subtracts learning rate *
+        weight_decay * kernel. Biases, norms and constants do not decay.
+      b1, b2, eps: Adam's beta_1, beta_2 and epsilon.
     Source: Kingma & Ba 2014, arXiv:1412.6980; weight decay Loshchilov & Hutter 2017,
-      arXiv:1711.05101; the square root as Karras et al. 2023, arXiv:2312.02696, equation 67.
+      arXiv:1711.05101; sqrt decay as Karras et al. 2023, arXiv:2312.02696, equation 67.
     """
 
     learning_rate: float
@@ -52,7 +53,8 @@ class Adam:
             )
         if self.sqrt_decay_steps is not None and (self.sqrt_decay_steps < 1 or self.decay_steps):
             raise ValueError(
-                f"sqrt_decay_steps={self.sqrt_decay_steps} must be 1 or more, and alone; or none."
+                f"sqrt_decay_steps={self.sqrt_decay_steps} must be 1 or more, without decay_steps; "
+                "or none."
             )
         if self.clip_norm is not None:
             demand("(0, inf)", clip_norm=self.clip_norm)
@@ -60,7 +62,7 @@ class Adam:
 
     @property
     def last_step(self) -> int | None:
-        """The step at which the rate has come to 0, after which training is idle; or None."""
+        """The step at which the learning rate reaches 0, so that training must end; or None."""
         return self.decay_steps
 
     def make(self) -> optax.GradientTransformation:
@@ -95,12 +97,12 @@ class Optax:
     """Any optimiser of optax, with any of its schedules.
 
     Attributes:
-      name: of the function, such as "lion" or "contrib.muon".
-      options: its arguments but for the rate.
-      learning_rate: constant rate, where there is no schedule.
-      schedule: name of a function of optax such as "warmup_cosine_decay_schedule", or "".
-      schedule_options: all its arguments.
-      clip_norm: largest global norm of the gradient, or None.
+      name: name of the optax function, such as "lion" or "contrib.muon".
+      options: its keyword arguments, without the learning rate.
+      learning_rate: constant learning rate, > 0; not used if there is a schedule.
+      schedule: name of an optax schedule such as "warmup_cosine_decay_schedule"; "" for none.
+      schedule_options: all arguments of the schedule.
+      clip_norm: gradients are clipped to this global norm; None for no clipping.
     """
 
     name: str
@@ -117,11 +119,11 @@ class Optax:
         try:
             self.make()
         except (AttributeError, TypeError) as error:
-            raise ValueError(f"optax makes no such optimiser: {error}.") from error
+            raise ValueError(f"optax cannot make this optimiser: {error}.") from error
 
     @property
     def last_step(self) -> int | None:
-        """None: where a schedule of optax comes to 0 cannot be seen."""
+        """None: the step at which an optax schedule reaches 0 is not known."""
         return None
 
     def make(self) -> optax.GradientTransformation:
@@ -138,10 +140,10 @@ Optimizer = Adam | Optax
 def clipped(
     optimizer: optax.GradientTransformation, norm: float | None
 ) -> optax.GradientTransformation:
-    """The optimiser, with the gradient's global norm held to a bound before it, if there is one."""
+    """The optimiser, after clipping the gradient by its global norm unless `norm` is None."""
     return optimizer if norm is None else optax.chain(clip_by_grad_norm(norm), optimizer)
 
 
 def are_kernels(params: Any) -> Any:
-    """Which parameters weight decay is for: those of two axes or more."""
+    """Mask of the parameters that decay: those with two axes or more."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

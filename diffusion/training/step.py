@@ -27,14 +27,14 @@ from diffusion.training.loss import LossUncertainty, NoUncertainty, Simple, loss
 )
 @dataclass(frozen=True)
 class TrainState:
-    """All that training must remember; batch and randomness are functions of (seed, step).
+    """Everything that changes in training. Batches and noise are functions of (seed, step).
 
     Attributes:
-      step: optimiser steps done, int32 scalar.
-      params: the weights.
-      opt_state: optax's state.
-      ema: averaged weights, from which to sample; `ema.choose` where there are several.
-      uncertainty: what the loss itself has learned, see `Uncertainty`.
+      step: number of steps taken, int32 scalar.
+      params: the network's weights.
+      opt_state: state of the optax optimiser.
+      ema: averaged weights for sampling; `ema.choose(state.ema, name)` returns one average.
+      uncertainty: learned parameters of the loss, see `Uncertainty`.
     """
 
     step: Any
@@ -66,7 +66,7 @@ def drop_label(key: Key[Array, ""], label: Int[Array, "B"], rate: float) -> Int[
 
 
 LEVELS = (0.1, 1.0, 10.0)
-"""The loss is also told apart below, between and above these sigmas."""
+"""The loss is also reported for sigma below, between and above these values."""
 
 
 def make_train_step(
@@ -89,30 +89,32 @@ def make_train_step(
     The state passed in is donated: use the one returned. `key` is the run's key; the step's own
     randomness is a function of it and state.step, so every call may pass the same key.
 
-    A step whose loss or gradient is not finite changes nothing but state.step. A finite gradient
-    may still carry the weights to infinity, if the learning rate is absurd: "weight_norm" tells.
+    A step whose loss or gradient is not finite is skipped: it changes only state.step. With a
+    finite gradient the weights can still overflow if the learning rate is far too large; then
+    "weight_norm" is not finite.
 
     Args:
       network: `network(params, x, c_noise, *, dropout_key, **cond)`; cond is the batch without its
         image.
-      preconditioning: what the network predicts.
-      noise: draws sigma, `noise(key, (B,))`.
-      optimizer: an optax transformation; it may use `grad_norm`, as `clip_by_grad_norm` does.
-      ema: average of the weights.
-      weighting: factor of the loss by noise level.
-      uncertainty: what is learned about the loss by noise level; the state must be made with it.
-      coupling: which noise goes with which image.
-      label_dropout: share of labels replaced by the null class, in [0, 1]; what classifier-free
-        guidance needs.
+      preconditioning: defines what the network predicts.
+      noise: distribution of sigma, `noise(key, (B,)) -> sigma`.
+      optimizer: an optax transformation; `update` receives `grad_norm`, see `clip_by_grad_norm`.
+      ema: averages of the weights.
+      weighting: `weighting(sigma, c_out) -> factor` of the loss.
+      uncertainty: learned scale of the loss by noise level; the state must be made with the same.
+      coupling: how images are paired with noise.
+      label_dropout: fraction of labels replaced by the null class, in [0, 1]; classifier-free
+        guidance needs it above 0.
       augment: `augment(key, batch) -> batch`.
-      accumulate: parts into which the batch is cut, one computed after the other, to save memory;
-        but for dropout the gradient is that of the whole batch.
-      project: project(params) -> params, applied after each update, as EDM2's weight normalisation.
+      accumulate: number of parts into which the batch is split; they are computed one after the
+        other to save memory. The gradient is that of the whole batch, except for dropout masks.
+      project: `project(params) -> params`, applied after each update, such as EDM2's weight
+        normalisation; None for none.
     Returns:
-      train_step; metrics are float32: "loss" (weighted, without the learned uncertainty, so
-      that runs can be compared), "grad_norm" (before any clipping), "weight_norm" (after the step),
-      "skipped" (1 where the step was not finite), and "level_sums" and "level_counts", the losses
-      by noise level between `LEVELS`.
+      train_step. Its metrics are float32: "loss" (weighted, but without the learned uncertainty, so
+      that runs can be compared), "grad_norm" (before clipping), "weight_norm" (after the step),
+      "skipped" (1 if loss or gradient was not finite, else 0), and "level_sums" and "level_counts"
+      (sum of the losses and number of images in each interval of sigma that `LEVELS` bounds).
     """
 
     def mean_loss(
@@ -135,7 +137,7 @@ def make_train_step(
     differentiate = jax.grad(mean_loss, has_aux=True)
 
     def draw(batch: Batch, keys: list[Array]) -> dict[str, Any]:
-        """All that is random about a batch, but for dropout."""
+        """Draws everything random about a batch, except dropout."""
         augment_key, label_key, sigma_key, eps_key = keys
         cond = dict(augment(augment_key, batch))
         x_0 = cond.pop("image")
@@ -155,7 +157,7 @@ def make_train_step(
             grads, losses = differentiate(learning, part, jax.random.fold_in(dropout_key, index))
             return jax.tree.map(lambda t, g: t + g / accumulate, total, grads), losses
 
-        # every device keeps an equal share of each part
+        # interleaved, so that each part is spread evenly over the devices
         parts = jax.tree.map(
             lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), whole
         )
@@ -163,7 +165,7 @@ def make_train_step(
             add,
             jax.tree.map(jnp.zeros_like, learning),
             (jnp.arange(accumulate), parts),
-            unroll=jax.default_backend() == "cpu",  # there convolutions in loops run on one core
+            unroll=jax.default_backend() == "cpu",  # XLA's CPU loops run convolutions on one core
         )
         return total, losses.swapaxes(0, 1).reshape(-1)
 
@@ -175,7 +177,7 @@ def make_train_step(
         whole = draw(batch, draw_keys)
         grads, losses = gradient((state.params, state.uncertainty), whole, dropout_key)
         grad_norm = global_norm(grads)
-        is_fine = jnp.isfinite(losses.mean() + grad_norm)
+        is_finite = jnp.isfinite(losses.mean() + grad_norm)
 
         def advanced(state: TrainState) -> TrainState:
             learning = (state.params, state.uncertainty)
@@ -187,14 +189,14 @@ def make_train_step(
             average = ema.update(state.ema, params, state.step, losses.shape[0])
             return TrainState(state.step, params, opt_state, average, learned)
 
-        state = jax.lax.cond(is_fine, advanced, lambda state: state, state)
+        state = jax.lax.cond(is_finite, advanced, lambda state: state, state)
         weight_norm = global_norm((state.params, state.uncertainty))
         level = jnp.searchsorted(jnp.array(LEVELS), whole["sigma"])
         metrics = {
             "loss": losses.mean(),
             "grad_norm": grad_norm,
             "weight_norm": weight_norm,
-            "skipped": 1.0 - is_fine,
+            "skipped": 1.0 - is_finite,
             "level_sums": jax.ops.segment_sum(losses, level, len(LEVELS) + 1),
             "level_counts": jax.ops.segment_sum(jnp.ones_like(losses), level, len(LEVELS) + 1),
         }
@@ -206,14 +208,15 @@ def make_train_step(
 def make_train_steps(train_step: TrainStep) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Makes `train_steps(state, dataset, indices, num_steps, key)`: several steps in one dispatch.
 
-    Saves what starting a step costs, which accelerators feel; on a CPU it is slow, because XLA runs
-    convolutions in loops on one core. How many steps are taken is a value, not a shape, so all
-    numbers run the same compiled step, to the last bit.
+    This saves the overhead of dispatching each step, which matters on accelerators. On a CPU it is
+    slow, because XLA runs convolutions inside loops on one core. The number of steps is an array
+    and not a shape, so any number runs the same compiled code, with bitwise equal results.
 
     Returns:
-      train_steps; dataset is {"image": uint8 (N, H, W, C), "label": (N,), ...} on the devices,
-      indices (K, B) are each step's images, of which the first num_steps <= K are taken; the state
-      is donated, metrics have K in front, zeros beyond num_steps.
+      train_steps. Its dataset is {"image": uint8 (N, H, W, C), "label": (N,), ...} on the devices;
+      row k of indices (K, B) selects the images of step k; the first num_steps <= K steps are
+      taken. The state is donated. Metrics have a first axis of size K, and are zero from index
+      num_steps on.
     """
 
     @partial(jax.jit, donate_argnums=0)
@@ -230,11 +233,11 @@ def make_train_steps(train_step: TrainStep) -> Callable[..., tuple[TrainState, d
             return train_step(state, batch, key)
 
         def advance(k: Array, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
-            state, measured = one(carry[0], indices[k])
-            return state, jax.tree.map(lambda all, now: all.at[k].set(now), carry[1], measured)
+            state, metrics = one(carry[0], indices[k])
+            return state, jax.tree.map(lambda all, new: all.at[k].set(new), carry[1], metrics)
 
         _, shapes = jax.eval_shape(one, state, indices[0])
-        void = jax.tree.map(lambda leaf: jnp.zeros((len(indices), *leaf.shape)), shapes)
-        return jax.lax.fori_loop(0, num_steps, advance, (state, void))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros((len(indices), *leaf.shape)), shapes)
+        return jax.lax.fori_loop(0, num_steps, advance, (state, zeros))
 
     return train_steps
