@@ -74,4 +74,4 @@ $(BENCH)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH) .cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(BENCH) build dist .cache .pytest_cache .ruff_cache *.egg-info

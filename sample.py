@@ -6,16 +6,10 @@ images with `--init-image`, `--low-res` or `--interpolate`.
 """
 
 import dataclasses
-import math
 import sys
-from typing import Any
-
-import numpy as np
-from jaxtyping import UInt8
 
 from commands import cli, draw, edits, pipeline, sample_request
 from diffusion.data import images
-from diffusion.pixels import from_pixels
 from diffusion.run import hosts
 from unet_flax import tune_cpu
 
@@ -39,16 +33,8 @@ def main(argv: list[str]) -> None:
             if frames:
                 images.save_gif(out / "denoising.gif", frames)
     hosts.print_on_main(f"{len(pixels)} images of {trained.name}: {out / 'grid.png'}")
-    if isinstance(edit, edits.Invert):
-        error = reconstruction_error(pixels, edit.image)
-        hosts.print_on_main(
-            f"reconstruction: {error:.4f} root mean square error, of values in [-1, 1]"
-        )
-
-
-def reconstruction_error(pixels: UInt8[np.ndarray, "N H W C"], image: Any) -> float:
-    """Root mean square difference between all samples and one image, of values in [-1, 1]."""
-    return math.sqrt(np.square(from_pixels(pixels) - np.asarray(image)).mean())
+    if report := edit.report(pixels):
+        hosts.print_on_main(report)
 
 
 if __name__ == "__main__":

@@ -57,16 +57,22 @@ def job(
       ValueError, OSError: the data cannot be read, or differs from the recipe's `data.spec`; the
         sampling grid does not allow this number of steps.
     """
-    resolved, dataset = recipe.resolved(), recipe.data.load()
-    resolved.sampling.grid(resolved.sampling.num_steps)  # fails now rather than after training
-    if (found := _shapes(dataset.spec)) != (stated := _shapes(recipe.data.spec)):
+    resolved = recipe.resolved()
+    resolved.sampling.grid(resolved.sampling.num_steps)  # refused before the data is read
+    dataset, steps = recipe.data.load(), recipe.run.steps_per_dispatch
+    if (found := _described(dataset.spec)) != (stated := _described(recipe.data.spec)):
         raise ValueError(f"the data has {found}, but its configuration says {stated}.")
+    if steps not in (None, 1) and dataset.resident() is None:
+        raise ValueError(
+            f"run.steps_per_dispatch={steps} needs a dataset that lies in memory, and this one "
+            "does not; use 1, or none."
+        )
     network, _ = abstract_network(resolved)
     return Job(resolved, run_dir, mesh, dataset, network, profile_steps)
 
 
-def _shapes(spec: dict[str, jax.ShapeDtypeStruct]) -> str:
-    return ", ".join(f"{name} {spec[name].shape}" for name in sorted(spec))
+def _described(spec: dict[str, jax.ShapeDtypeStruct]) -> str:
+    return ", ".join(f"{name} {spec[name].shape} {spec[name].dtype}" for name in sorted(spec))
 
 
 def abstract_network(recipe: Recipe) -> tuple[Network, Any]:
@@ -148,14 +154,18 @@ def checkpoints(job: Job) -> checkpoint.Checkpoints:
 
 
 def save_weights(job: Job, state: dm.TrainState) -> None:
-    """Writes the recipe's first average as weights.safetensors; all hosts must call it."""
-    name = job.recipe.ema.names[0]
-    params = hosts.fetch(job.recipe.ema.choose(state.ema, name))
-    if hosts.is_main():
-        model = config_file.model_to_json(job.recipe.model)
-        metadata = {"step": str(int(state.step)), "average": name, "model": json.dumps(model)}
-        with checkpoint.as_save_error(job.run_dir, OSError):
-            weights.save(job.run_dir / "weights.safetensors", params, metadata)
+    """Writes the averages as safetensors; all hosts must call it.
+
+    The recipe's first average is weights.safetensors, another one weights-NAME.safetensors.
+    """
+    model = json.dumps(config_file.model_to_json(job.recipe.model))
+    for name in (names := job.recipe.ema.names):
+        params = hosts.fetch(job.recipe.ema.choose(state.ema, name))
+        if hosts.is_main():
+            file = "weights.safetensors" if name == names[0] else f"weights-{name}.safetensors"
+            metadata = {"step": str(int(state.step)), "average": name, "model": model}
+            with checkpoint.as_save_error(job.run_dir, OSError):
+                weights.save(job.run_dir / file, params, metadata)
 
 
 def journal(job: Job, step: int) -> Journal:

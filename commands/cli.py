@@ -120,6 +120,9 @@ def _advice(parser: argparse.ArgumentParser, word: str) -> str:
     same = [option for option in options if "." in word and option.endswith(f".{field}")]
     if len(same) == 1:
         return f"; did you mean {same[0]!r}?"
+    section = word.partition(".")[0]
+    if "." in word and not any(option.startswith(f"{section}.") for option in options):
+        return f": this recipe has no section {section}; --help lists all options."
     close = configs.nearest(word, options)
     return close if "mean" in close else "; --help lists all options"
 

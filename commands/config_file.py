@@ -1,7 +1,6 @@
 """Converts a recipe to JSON and back: the run's config.json."""
 
 import typing
-from collections.abc import Callable
 from typing import Any
 
 import cattrs
@@ -66,8 +65,21 @@ for _union in (
 ):
     configure_tagged_union(_union, _converter, tag_name="kind")
 
-to_json: Callable[[Recipe], dict[str, Any]] = _converter.unstructure
-"""A recipe as plain JSON; "kind" names the class where a field allows several."""
+
+def to_json(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as plain JSON; each choice between kinds carries its "kind".
+
+    Raises:
+      ValueError: a kind that no union of the recipe names.
+    """
+    try:
+        return _converter.unstructure(recipe)
+    except KeyError as error:
+        kind = getattr(error.args[0], "__name__", error.args[0])
+        raise ValueError(
+            f"config.json cannot hold {kind}: no union of configs/recipe.py names it; add it to "
+            "the union of its kind, such as AnyDataset in diffusion/data/__init__.py."
+        ) from error
 
 
 def model_to_json(model: Model) -> dict[str, Any]:

@@ -19,6 +19,8 @@ DEFAULTS = {
     "variance_type": "fixed_small",
     "clip_sample": True,
     "trained_betas": None,
+    "_class_name": "DDPMScheduler",
+    "timestep_spacing": "linspace",
 }
 """Defaults of diffusers' DDPMScheduler, for fields that scheduler_config.json lacks."""
 
@@ -55,6 +57,8 @@ def read(folder: Path) -> DiffusersPipeline:
         "prediction_type": tuple(PREDICTIONS),
         "variance_type": ("fixed_small", "fixed_large"),
         "trained_betas": (None,),
+        "_class_name": ("DDPMScheduler", "DDIMScheduler"),
+        "timestep_spacing": ("linspace", "leading", "trailing"),
     }.items():
         if values[name] not in allowed:
             raise ValueError(
@@ -68,9 +72,11 @@ def read(folder: Path) -> DiffusersPipeline:
             "'positional' can. unet_flax.load_diffusers reads it."
         )
     schedule = dm.VPLinear(values["num_train_timesteps"], values["beta_start"], values["beta_end"])
+    is_ddim = values["_class_name"] == "DDIMScheduler"
+    ddpm = dm.Ancestral(interpolation=float(values["variance_type"] == "fixed_large"))
     sampling = Sampling(
-        sampler=dm.Ancestral(interpolation=float(values["variance_type"] == "fixed_large")),
-        grid=dm.VPTimesteps(schedule),
+        sampler=dm.Euler() if is_ddim else ddpm,
+        grid=dm.VPTimesteps(schedule, values["timestep_spacing"]),
         num_steps=schedule.num_timesteps,
         clip_x_0=values["clip_sample"],
     )

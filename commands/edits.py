@@ -4,19 +4,21 @@ An edit can replace the denoiser, the sampler, and where sampling starts. The ba
 changes nothing.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 import diffusion as dm
 from commands.pipeline import Pipeline
 from commands.sample_request import SampleRequest, is_seed
 from diffusion.data import images
 from diffusion.denoiser import Denoise
+from diffusion.pixels import from_pixels
 from diffusion.sampling.samplers import Sampler
 
 
@@ -51,6 +53,10 @@ class Edit:
           index: index of each image.
         """
         return sigmas[0] * eps, sigmas
+
+    def report(self, pixels: UInt8[np.ndarray, "N H W C"]) -> str | None:
+        """A line about the images that were drawn, or None."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,10 @@ class Invert(Edit):
     def start(self, denoise, eps, sigmas, index):
         image = jnp.broadcast_to(self.image, eps.shape)
         return dm.invert(denoise, image, sigmas, _reversible(self.base)), sigmas
+
+    def report(self, pixels):
+        error = math.sqrt(np.square(from_pixels(pixels) - np.asarray(self.image)).mean())
+        return f"reconstruction: {error:.4f} root mean square error, of values in [-1, 1]"
 
 
 @dataclass(frozen=True)

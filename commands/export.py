@@ -44,7 +44,8 @@ def main(argv: list[str]) -> None:
         (args.folder / "scheduler").mkdir(exist_ok=True)
         _write(args.folder / "scheduler" / "scheduler_config.json", scheduler)
         _write(args.folder / "model_index.json", _index(name, scheduler["_class_name"]))
-    print(f"{args.folder}: diffusers' {name} of {trained.name}")
+    steps = trained.sampling.num_steps
+    print(f"{args.folder}: diffusers' {name} of {trained.name}; num_inference_steps={steps}")
 
 
 def scheduler_of(trained: Pipeline) -> tuple[str, dict[str, Any]]:
@@ -82,17 +83,25 @@ def scheduler_of(trained: Pipeline) -> tuple[str, dict[str, Any]]:
         "timestep_spacing": sampling.grid.spacing,
         "steps_offset": 0,
     }
+    T, steps = schedule.num_timesteps, sampling.num_steps
+    if steps != T and (sampling.grid.spacing == "linspace" or T % steps):
+        raise ValueError(
+            f"a grid of spacing {sampling.grid.spacing!r} with {steps} of {T} timesteps has no "
+            "counterpart in diffusers; a leading or trailing one has, whose steps divide T."
+        )
     match sampling.sampler:
         case dm.Ancestral(interpolation=0.0 | 1.0 as interpolation):
             variance = "fixed_large" if interpolation else "fixed_small"
             ddpm = {"_class_name": "DDPMScheduler", "variance_type": variance}
             return "DDPMPipeline", ddpm | config
-        case dm.Euler():
+        case dm.Euler(eta=0.0) if not sampling.clip_x_0:
+            # with clipping diffusers keeps the noise of the unclipped estimate, Euler does not
             ddim = {"_class_name": "DDIMScheduler", "set_alpha_to_one": True}
             return "DDIMPipeline", ddim | config
     raise ValueError(
-        f"sampler {sampling.sampler} has no counterpart in diffusers' DDPM and DDIM schedulers; "
-        "only Euler, and Ancestral with interpolation 0 or 1, do."
+        f"sampler {sampling.sampler} with clip_x_0={sampling.clip_x_0} has no counterpart in "
+        "diffusers' DDPM and DDIM schedulers; Ancestral of interpolation 0 or 1 has, and Euler of "
+        "eta 0 without clipping."
     )
 
 

@@ -8,6 +8,8 @@ field that states the fact, and `resolved()` fills it in.
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+import numpy as np
+
 import unet_flax
 from diffusion.data import AnyDataset
 from diffusion.denoiser import EDM, Preconditioning
@@ -200,7 +202,7 @@ def _on_schedule(part: Any, schedule: Schedule | None, name: str) -> Any:
     changes = {}
     for item in fields(part):
         value, where = getattr(part, item.name), f"{name}.{item.name}"
-        if item.name == "schedule":
+        if item.name == "schedule" or isinstance(value, Schedule):
             if value is None and schedule is None:
                 raise ValueError(f"{where} is None, and the recipe has no schedule; set one.")
             if None not in (value, schedule) and value != schedule:
@@ -215,7 +217,9 @@ def _on_schedule(part: Any, schedule: Schedule | None, name: str) -> Any:
 
 def _has_schedule(part: Any) -> bool:
     return any(
-        item.name == "schedule" or (is_dataclass(value) and _has_schedule(value))
+        item.name == "schedule"
+        or isinstance(value, Schedule)
+        or (is_dataclass(value) and _has_schedule(value))
         for item in fields(part)
         for value in [getattr(part, item.name)]
     )
@@ -223,6 +227,8 @@ def _has_schedule(part: Any) -> bool:
 
 def _fitted(model: Model, data: AnyDataset, augment: Augment) -> Model:
     """The network with the shapes of this data filled in, after checking that both agree."""
+    if "image" not in data.spec:
+        raise ValueError(f"the data gives {', '.join(sorted(data.spec))}, but no image.")
     *size, channels = data.spec["image"].shape
     given = {name: value.shape for name, value in data.spec.items() if name != "image"}
     if augment.label_channels is not None:
@@ -255,11 +261,15 @@ def _fitted(model: Model, data: AnyDataset, augment: Augment) -> Model:
         )
     for name, shape in given.items():
         wanted = model.inputs.get(name)
+        dtype = np.dtype(data.spec[name].dtype) if name in data.spec else np.dtype(np.float32)
+        kinds = {"label": "iu", "context_mask": "b"}.get(name, "f")
+        if dtype.kind not in kinds:
+            raise ValueError(f"the data gives {name} as {dtype}; scale it to float32.")
         if wanted is None or len(wanted) != len(shape):
             raise ValueError(f"the data has {name} {shape}, which the model does not take.")
         if any(w not in (None, n) for w, n in zip(wanted, shape, strict=True)):
             raise ValueError(f"the data has {name} {shape}, but the model takes {wanted}.")
-    if {"condition", "x_0_hat"} & given.keys() and not augment.changes_conditions:
+    if {"condition", "x_0_hat"} & given.keys() and not augment.keeps_conditions_aligned:
         raise ValueError(
             f"augment={type(augment).__name__} changes images but not their conditions; use Flip "
             "or Unchanged."

@@ -17,7 +17,8 @@ from diffusion.run import checkpoint
 ROOT = Path(__file__).parent.parent
 SMALL = """digits --data.batch-size 8 --model.channels 8 --model.num-groups 4
     --model.channel-mult 1 --model.attention-resolutions= --model.middle.exists false
-    --run.log-every-steps 2 --run.save-every-steps 3 --run.sample-every-steps 100 --run.num-samples 10
+    --run.log-every-steps 2 --run.save-every-steps 3 --run.sample-every-steps 100
+    --run.num-samples 10
     --sampling.num-steps 2 --optimizer.decay-steps none --mesh.data 1""".split()
 STEPS = 12
 

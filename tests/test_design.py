@@ -22,7 +22,7 @@ NETWORK_ROOMS = {
     "unet_flax/cpu": ("jax", ""),
     "unet_flax/mesh": ("jax jaxtyping", ""),
     "unet_flax/winograd": (JAX, ""),
-    "unet_flax/functional": ("jax jaxtyping flax", ""),
+    "unet_flax/functional": ("jax jaxtyping flax numpy", ""),
     "unet_flax/sizes": ("", "unet_flax/rules"),
     "unet_flax/noise_features": (f"{JAX} flax", "unet_flax/rules"),
     "unet_flax/embeddings": (
@@ -75,29 +75,33 @@ ROOMS = {
     "diffusion/training/*": (ARRAYS, METHOD),
     "diffusion/data/*": (
         f"{JAX} PIL requests sklearn tensorflow_datasets",
-        "diffusion/ranges diffusion/pixels diffusion/training/augment",
+        "diffusion/ranges diffusion/pixels",
     ),
     "diffusion/run/*": (
         f"{JAX} orbax tensorboardX tqdm safetensors",
         f"diffusion/sharding diffusion/pixels {TRAINING} diffusion/data/*",
     ),
     "diffusion/__init__": ("", f"{METHOD} diffusion/sampling/* diffusion/editing/* {TRAINING}"),
-    "configs/*": ("cattrs", f"{NETWORKS} diffusion/*"),
+    "configs/*": ("numpy", f"{NETWORKS} diffusion/*"),
     "commands/*": (
-        "jax jaxtyping numpy flax cattrs docstring_parser tqdm safetensors",
+        "jax jaxtyping numpy flax cattrs docstring_parser tqdm",
         f"{NETWORKS} diffusion/* configs/*",
     ),
-    "train": ("jax", f"sample {NETWORKS} diffusion/* configs/* commands/*"),
-    "sample": ("jax jaxtyping numpy tqdm", f"{NETWORKS} diffusion/* configs/* commands/*"),
+    "train": ("jax", f"{NETWORKS} diffusion/* configs/* commands/*"),
+    "sample": ("", f"{NETWORKS} diffusion/* configs/* commands/*"),
 }
 """What each room may import; of several rows the first that matches a file is its own."""
 
-OURS = ("unet_flax", "diffusion", "configs", "commands", "train", "sample")
+OUTSIDE = ("tests", "benchmarks", "docs", "runs", "build", "dist")
 FILES = sorted(
     str(path.relative_to(ROOT).with_suffix(""))
-    for name in OURS
-    for path in ((ROOT / name).rglob("*.py") if (ROOT / name).is_dir() else [ROOT / f"{name}.py"])
+    for path in ROOT.rglob("*.py")
+    for top in [path.relative_to(ROOT).parts[0]]
+    if top not in OUTSIDE and not top.startswith(".")
 )
+"""Every file of the product: one that lies in a new place needs a row."""
+
+OURS = {file.partition("/")[0] for file in FILES}
 
 
 def row(file):
@@ -166,7 +170,7 @@ def test_no_file_imports_itself_by_way_of_others():
 def test_the_commands_are_short_and_hold_no_classes(file):
     text = (ROOT / f"{file}.py").read_text()
     assert not [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ClassDef)]
-    assert text.count("\n") <= 160
+    assert text.count("\n") <= 150
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -108,6 +108,10 @@ def test_a_resolved_recipe_resolves_to_itself():
             dict(schedule=dm.Flow(), sampling=Sampling(grid=dm.VPTimesteps())),
             "Flow.* has no whole timesteps",
         ),
+        (
+            dict(schedule=dm.Flow(), noise=dm.Stratified(dm.VPCosine())),
+            "noise.noise=VPCosine.* contradicts the recipe's schedule=Flow",
+        ),
         (dict(preconditioning=dm.Eps()), "preconditioning.schedule is None"),
         (dict(noise=dm.UniformTime()), "noise.schedule is None"),
         (dict(sampling=Sampling(grid=dm.Even())), "sampling.grid.schedule is None"),

@@ -19,8 +19,8 @@ import diffusion as dm
 import sample
 import train
 import unet_flax
-from commands import build, export, pipeline, train_request
-from diffusion.data import Dataset, ImageArrays
+from commands import build, diffusers_folder, export, pipeline, train_request
+from diffusion.data import Dataset, Digits, ImageArrays
 from diffusion.run import checkpoint
 from unet_flax import EDM2Config
 
@@ -174,12 +174,21 @@ def test_a_dataset_is_whatever_answers_the_protocol(tmp_path):
     assert_bitwise_equal(build.start(job), build.start(streamed))
 
 
+@dataclasses.dataclass(frozen=True)
+class StreamedDigits(Digits):
+    def load(self):
+        return Streamed(super().load())
+
+
 def test_several_steps_a_dispatch_need_a_dataset_in_memory(tmp_path):
-    recipe = small(options=["--run.steps-per-dispatch", "2"])
-    job = build.job(recipe, tmp_path, recipe.mesh.make())
-    job = dataclasses.replace(job, dataset=Streamed(job.dataset))
+    recipe = small(options=["--run.steps-per-dispatch", "2"], data=StreamedDigits(8))
     with pytest.raises(ValueError, match="steps_per_dispatch=2 needs a dataset that lies in"):
-        build.feed(job, *build.train_step(job.recipe, job.network), 0)
+        build.job(recipe, tmp_path, recipe.mesh.make())
+
+
+def test_a_dataset_that_no_union_names_cannot_be_written(tmp_path):
+    with pytest.raises(ValueError, match="cannot hold StreamedDigits: no union"):
+        build.claim(tmp_path, small(data=StreamedDigits(8)))
 
 
 def test_the_readmes_lines_restore_a_runs_averaged_weights(run_dir, monkeypatch):
@@ -197,8 +206,6 @@ def test_the_readmes_lines_restore_a_runs_averaged_weights(run_dir, monkeypatch)
 @pytest.fixture(scope="module")
 def ddpm_run(tmp_path_factory):
     """A run whose network and method diffusers has too."""
-    from diffusion.data import Digits
-
     # Digits is known by its spec alone when the recipe is parsed
     request = train_request.parse(["digits", *SMALL[1:], "--run.num-steps", "3"])
     recipe = dataclasses.replace(
@@ -232,6 +239,41 @@ def test_an_exported_run_is_sampled_as_the_run_itself(ddpm_run, tmp_path):
     )
 
 
+def with_sampling(read, **changes):
+    return dataclasses.replace(read, sampling=dataclasses.replace(read.sampling, **changes))
+
+
+@pytest.mark.parametrize("interpolation", [0.0, 1.0])
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_an_exported_scheduler_is_read_back(ddpm_run, tmp_path, interpolation, spacing):
+    chain = dm.VPLinear(num_timesteps=20)
+    changes = dict(sampler=dm.Ancestral(interpolation), grid=dm.VPTimesteps(chain, spacing))
+    read = with_sampling(pipeline.read(ddpm_run), num_steps=5, **changes)
+    name, config = export.scheduler_of(read)
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    unet_flax.save_diffusers(unet_flax.module(read.model, read.params), tmp_path / "unet")
+    found = diffusers_folder.read(tmp_path)
+    assert found.sampling.sampler == dm.Ancestral(interpolation)
+    assert found.sampling.grid == read.sampling.grid and found.sampling.clip_x_0
+    assert found.preconditioning == dm.Eps(chain) == read.preconditioning
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (dict(sampler=dm.Euler()), "with clip_x_0=True has no counterpart"),
+        (dict(sampler=dm.Euler(eta=1.0), clip_x_0=False), "Euler of eta 0 without clipping"),
+        (dict(sampler=dm.Ancestral(0.5)), "Ancestral of interpolation 0 or 1"),
+        (dict(num_steps=5), "spacing 'linspace' with 5 of 20 timesteps"),
+        (dict(grid=dm.Karras()), "grid Karras has no counterpart"),
+    ],
+)
+def test_a_method_that_diffusers_lacks_is_not_exported(ddpm_run, changes, says):
+    with pytest.raises(ValueError, match=says):
+        export.scheduler_of(with_sampling(pipeline.read(ddpm_run), **changes))
+
+
 def test_a_run_without_counterpart_in_diffusers_is_refused_in_one_line(run_dir, tmp_path, capsys):
     error = mistake(export.main, [run_dir, tmp_path, "--to", "diffusers"], capsys)
     assert "the network has 10 classes" in error
@@ -254,8 +296,8 @@ def test_diffusers_draws_from_an_exported_run_what_the_run_draws(ddpm_run, tmp_p
     theirs = diffusers.DDPMPipeline.from_pretrained(tmp_path)
     assert theirs.scheduler.config.variance_type == "fixed_small"
 
-    read = pipeline.read(ddpm_run)
-    ddim = dataclasses.replace(read.sampling, sampler=dm.Euler())
+    read = with_sampling(pipeline.read(ddpm_run), clip_x_0=False)
+    ddim = dataclasses.replace(read.sampling, sampler=dm.Euler(), clip_x_0=False)
     name, config = export.scheduler_of(dataclasses.replace(read, sampling=ddim))
     scheduler = diffusers.DDIMScheduler.from_config(config)
     scheduler.set_timesteps(20)

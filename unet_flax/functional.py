@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
@@ -88,12 +90,15 @@ def with_params(module: nnx.Module, params: Params) -> nnx.Module:
             f"{'; ...' if len(wrong) > 10 else ''}); use those of a network of the same "
             "configuration."
         )
+    params = jax.tree.map(jnp.asarray, params)  # of numpy too, as files are read
     return nnx.merge(network.graph, _keyed(params, _list_index))  # pyright: ignore
 
 
 def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree.leaves_with_path(params)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): v.shape for path, v in leaves}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): np.shape(v) for path, v in leaves
+    }
 
 
 def _keyed(node: Any, rename: Callable[[Any], Any]) -> Any:

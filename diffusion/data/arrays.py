@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from diffusion.data.dataset import Resident, Spec, image_spec
+from diffusion.data.dataset import InMemory, Spec, image_spec
 from diffusion.pixels import from_pixels
 
 
@@ -42,6 +42,12 @@ class ImageArrays:
             raise ValueError(f"batch_size={self.batch_size} must be 1 or more.")
         if self.pixels.dtype != np.uint8:
             raise ValueError(f"pixels of type {self.pixels.dtype} must be uint8, 0 .. 255.")
+        names, labels = self.label_names, self.labels
+        if labels is not None and names and not 0 <= labels.min() <= labels.max() < len(names):
+            raise ValueError(
+                f"labels from {labels.min()} to {labels.max()} do not fit {len(names)} classes; "
+                f"they must be 0 .. {len(names) - 1}."
+            )
         for name, values in self._arrays.items():
             if len(values) != len(self.pixels):
                 raise ValueError(f"{name} has {len(values)} rows for {len(self.pixels)} images.")
@@ -88,6 +94,6 @@ class ImageArrays:
         batch = {name: values[chosen] for name, values in self._arrays.items()}
         return batch | {"image": from_pixels(batch["image"])}
 
-    def resident(self) -> Resident:
+    def resident(self) -> InMemory:
         """All arrays, and the indices of each batch."""
-        return Resident(self._arrays, self.indices)
+        return InMemory(self._arrays, self.indices)

@@ -20,7 +20,7 @@ keyword, such as "context" (L, D), "condition" (H, W, K) or "x_0_hat" (H, W, C).
 """
 
 
-class Resident(NamedTuple):
+class InMemory(NamedTuple):
     """A whole dataset as arrays in memory, which may be copied to the devices.
 
     Attributes:
@@ -52,7 +52,7 @@ class Dataset(Protocol):
         """Some rows of batch `step`, by the names in `spec`; all rows by default."""
         ...
 
-    def resident(self) -> Resident | None:
+    def resident(self) -> InMemory | None:
         """The whole dataset as arrays, or None if it does not fit into the host's memory."""
         ...
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from diffusion import sharding
-from diffusion.data.dataset import Dataset, Resident
+from diffusion.data.dataset import Dataset, InMemory
 from diffusion.run import hardware, hosts
 from diffusion.run.meter import DispatchMetrics
 from diffusion.training.step import TrainState, TrainStep, make_train_steps
@@ -116,7 +116,7 @@ class OnDevice:
     def __init__(
         self,
         train_step: TrainStep,
-        resident: Resident,
+        resident: InMemory,
         mesh: jax.sharding.Mesh,
         *,
         key: Any,
@@ -180,9 +180,5 @@ def make_feed(
         steps_per_dispatch = 1 if hosts.any_host(not fits) else STEPS_PER_DISPATCH
     if steps_per_dispatch == 1:
         return Prefetched(train_step, dataset, mesh, key=key, seed=seed, first=first)
-    if resident is None:
-        raise ValueError(
-            f"run.steps_per_dispatch={steps_per_dispatch} needs a dataset that lies in memory, and "
-            "this one does not; use 1 or none."
-        )
+    assert resident is not None  # checked before training starts
     return OnDevice(train_step, resident, mesh, key=key, seed=seed, steps=steps_per_dispatch)

@@ -91,6 +91,8 @@ def _flatten(sampler: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
     leaves, static = [], []
     for field in fields(sampler):
         value = getattr(sampler, field.name)
+        if field.type in (float, "float") and isinstance(value, int):
+            value = float(value)  # Euler(1) and Euler(1.0) are one compiled loop
         if field.metadata.get("static"):
             static.append(value)
         else:

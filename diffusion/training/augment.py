@@ -1,7 +1,7 @@
 """Augmentation of training images: `augment(key, batch) -> batch`.
 
 `label_channels` is the width of the "augment_label" that the augmentation adds to the batch, or
-None. `changes_conditions` is True if conditions that are images change along with the image.
+None. `keeps_conditions_aligned` is True if conditions that are images change along with the image.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Unchanged:
     """No augmentation."""
 
     label_channels = None
-    changes_conditions = True
+    keeps_conditions_aligned = True
 
     def __call__(self, key: Key[Array, ""], batch: Batch) -> Batch:
         return batch
@@ -37,7 +37,7 @@ class Flip:
     """Mirrors each image, with its conditions, left to right with probability 1/2."""
 
     label_channels = None
-    changes_conditions = True
+    keeps_conditions_aligned = True
 
     def __call__(self, key: Key[Array, ""], batch: Batch) -> Batch:
         mirrored = jax.random.bernoulli(key, shape=batch["image"].shape[:1])
@@ -71,7 +71,7 @@ class NonLeaky:
 
     rate: float = 0.12
     label_channels = 9
-    changes_conditions = False
+    keeps_conditions_aligned = False
 
     def __post_init__(self):
         demand("[0, 1]", rate=self.rate)
