@@ -11,7 +11,7 @@ import diffusion as dm
 import sample
 from commands import pipeline, sample_request
 from configs.recipe import Sampling
-from diffusion.pixels import from_pixels
+from diffusion.pixels import from_pixels, to_pixels
 
 
 @pytest.fixture(scope="module")
