@@ -20,7 +20,7 @@ from diffusion.run import checkpoint, hosts
 SMALL = [*runs.SMALL, "--mesh.data", "-1"]
 JOIN = """
 import sys, time
-from diffusion import hosts
+from diffusion.run import hosts
 hosts.start(sys.argv[-5], 2, int(sys.argv[-1]))
 print("joined", flush=True)
 time.sleep(120)
