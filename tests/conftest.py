@@ -2,6 +2,7 @@
 
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 # these networks are small: most of the time goes into compiling them, half of it into optimising
@@ -64,9 +65,18 @@ def drawn(module: nnx.Module, seed: int = 0) -> nnx.Module:
     return nnx.merge(graph, jax.tree.map_with_path(draw, nnx.to_pure_dict(params)))
 
 
+def compiled(module: nnx.Module):
+    """The module as one compiled function; equal configurations share it.
+
+    Called as it is, a module compiles each of its operations, which takes ten times as long.
+    """
+    network, params = unet_flax.functional(module)
+    return partial(jax.jit(network), params)
+
+
 @pytest.fixture(scope="session")
 def fresh_unet() -> UNet:
-    return UNet(TINY, rngs=nnx.Rngs(0))
+    return nnx.jit(lambda: UNet(TINY, rngs=nnx.Rngs(0)))()
 
 
 @pytest.fixture(scope="session")

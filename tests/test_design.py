@@ -56,7 +56,7 @@ NETWORK_ROOMS = {
         f"{CONFIGS} unet_flax/embeddings unet_flax/noise_features unet_flax/resample",
     ),
     "unet_flax/diffusers/*": (
-        "jax flax safetensors",
+        "jax flax numpy safetensors",
         f"{FIELDS} unet_flax/config unet_flax/unet unet_flax/functional unet_flax/resample",
     ),
     "unet_flax/__init__": ("", "unet_flax/*"),

@@ -11,12 +11,13 @@ import jaxtyping
 import numpy as np
 import pytest
 import safetensors.flax
-from conftest import TINY, drawn
+from conftest import TINY, compiled, drawn
 from flax import nnx
 
 import diffusion as dm
 import sample
 import unet_flax
+from commands import pipeline
 from unet_flax import (
     ClassicUNet,
     EDM2Config,
@@ -45,9 +46,9 @@ def outputs(unet, golden):
     cond = {"label": jnp.asarray(golden["label"])} if "label" in golden else {}
     timestep = jnp.asarray(golden["timestep"])
     if isinstance(unet.config.noise_features, Fourier):
-        y = unet(jnp.asarray(golden["x"]), jnp.log(timestep), **cond)
+        y = compiled(unet)(jnp.asarray(golden["x"]), jnp.log(timestep), **cond)
         return y / timestep[:, None, None, None]
-    return unet(jnp.asarray(golden["x"]), timestep, **cond)
+    return compiled(unet)(jnp.asarray(golden["x"]), timestep, **cond)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -85,8 +86,8 @@ def test_the_null_class_becomes_the_last_class(unet, tmp_path):
     assert loaded.config.num_classes == TINY.num_classes + 1
     x, c_noise = jnp.ones((1, 8, 8, 2)), jnp.ones(1)
     np.testing.assert_array_equal(
-        loaded(x, c_noise, label=jnp.array([TINY.num_classes])),
-        unet(x, c_noise, label=jnp.array([-1])),
+        compiled(loaded)(x, c_noise, label=jnp.array([TINY.num_classes])),
+        compiled(unet)(x, c_noise, label=jnp.array([-1])),
     )
 
 
@@ -426,7 +427,9 @@ def test_a_network_of_ours_survives_diffusers_format(tmp_path):
     unet_flax.save_diffusers(unet, tmp_path)
     x, c_noise = jnp.ones((1, 8, 8, 1)), jnp.full(1, 0.3)
     np.testing.assert_allclose(
-        unet_flax.load_diffusers(tmp_path)(x, c_noise), unet(x, c_noise), atol=1e-6
+        compiled(unet_flax.load_diffusers(tmp_path))(x, c_noise),
+        compiled(unet)(x, c_noise),
+        atol=1e-6,
     )
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, compiled
 from flax import linen, nnx
 
 import unet_flax
@@ -27,7 +27,7 @@ def inputs():
 
 def test_output_is_zero_at_initialisation(fresh_unet, inputs):
     x, c_noise, label = inputs
-    assert not fresh_unet(x, c_noise, label=label).any()
+    assert not compiled(fresh_unet)(x, c_noise, label=label).any()
 
 
 def test_functional_equals_the_module(unet, network_and_params, inputs):
@@ -114,7 +114,7 @@ def test_bfloat16_agrees_with_float32(unet, network_and_params, inputs):
     half_config = dataclasses.replace(TINY, dtype="bfloat16")
     half, _ = unet_flax.functional(nnx.eval_shape(lambda: UNet(half_config, rngs=nnx.Rngs(0))))
     x, c_noise, label = inputs
-    expected = unet(x, c_noise, label=label)
+    expected = compiled(unet)(x, c_noise, label=label)
     got = jax.jit(half)(params, x, c_noise, label=label)
     assert got.dtype == jnp.float32
     # bfloat16 keeps 8 bits: each layer rounds by up to 2**-9, which add up over some 20 layers
@@ -221,7 +221,8 @@ def test_works_inside_a_linen_module(unet, network_and_params, inputs):
     assert [leaf.shape for leaf in jax.tree.leaves(variables)] == [leaf.shape for leaf in flat]
     moved = {"params": {"unet": jax.tree.unflatten(names, flat)}, **_others(variables)}
     got = jax.jit(Predictor().apply)(moved, x, c_noise, label)
-    np.testing.assert_allclose(got, unet(x, c_noise, label=label), rtol=1e-4, atol=1e-5)
+    expected = compiled(unet)(x, c_noise, label=label)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
 def _others(variables):

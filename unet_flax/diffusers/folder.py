@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 STEM = "diffusion_pytorch_model"
 
@@ -98,9 +99,7 @@ def _shards(index: Path) -> list[str]:
     return sorted(shards)
 
 
-def write(
-    folder: Path, values: dict[str, Any], weights: dict[str, jax.Array], stem: str = STEM
-) -> None:
+def write(folder: Path, values: dict[str, Any], weights: dict[str, Any], stem: str = STEM) -> None:
     """Writes config.json and the weights in one file, in place of any that are there.
 
     The weights come last, and appear whole: a folder with weights is complete.
@@ -113,6 +112,7 @@ def write(
             path.unlink()
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     unfinished = folder / f".{stem}.safetensors"
-    # a copy: safetensors puts its own arrays into the dict
-    safetensors.flax.save_file(dict(weights), str(unfinished), metadata={"format": "pt"})
+    # safetensors writes the memory of an array as it lies there, whatever its strides
+    arrays: Any = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+    safetensors.flax.save_file(arrays, str(unfinished), metadata={"format": "pt"})
     unfinished.replace(folder / f"{stem}.safetensors")

@@ -10,6 +10,7 @@ Source: diffusers 0.42.1, the documented fields of UNet2DModel and the names in 
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from unet_flax.diffusers.unet_config import from_diffusers, to_diffusers
@@ -34,7 +35,7 @@ def read_unet(
     return nnx.merge(graph, fill(nnx.to_pure_dict(shapes), current, name_of, to_torch))
 
 
-def write_unet(unet: UNet) -> tuple[dict[str, Any], dict[str, jax.Array]]:
+def write_unet(unet: UNet) -> tuple[dict[str, Any], dict[str, Any]]:
     """The config.json and the weights of a network.
 
     Raises:
@@ -42,7 +43,7 @@ def write_unet(unet: UNet) -> tuple[dict[str, Any], dict[str, jax.Array]]:
     """
     values = to_diffusers(unet.config)
     params = leaves(functional(unet)[1])
-    return values, {name_of(path): to_torch(path, leaf) for path, leaf in params}
+    return values, {name_of(path): to_torch(path, np.asarray(leaf)) for path, leaf in params}
 
 
 def _current_name(name: str) -> str:
@@ -96,7 +97,7 @@ def name_of(path: Path) -> str:
     return f"{owner}.{group}.{block}.{LAYERS[inner[-1]]}.{kind}"
 
 
-def to_torch(path: Path, array: jax.Array) -> jax.Array:
+def to_torch(path: Path, array: Any) -> Any:
     """An array in PyTorch's layout; a skip path's matrix is a 1x1 convolution there."""
     if path[-1] != "kernel":
         return array

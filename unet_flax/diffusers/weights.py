@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Path = tuple[Any, ...]
 
@@ -23,7 +24,7 @@ def fill(
     shapes: dict[Any, Any],
     weights: dict[str, jax.Array],
     name_of: Callable[[Path], str],
-    to_torch: Callable[[Path, jax.Array], jax.Array],
+    to_torch: Callable[[Path, Any], Any],
 ) -> dict[Any, Any]:
     """The tree of shapes with the weights in it.
 
@@ -55,7 +56,9 @@ def fill(
         node = filled
         for key in path[:-1]:
             node = node.setdefault(key, {})
-        node[path[-1]] = from_torch(path, weights[name]).astype(leaf.dtype)
+        # in numpy: JAX would compile a transpose for each shape
+        array = from_torch(path, np.asarray(weights[name])).astype(leaf.dtype)
+        node[path[-1]] = jnp.asarray(array)
     return filled
 
 
@@ -65,15 +68,15 @@ def _some(names: list[str]) -> str:
     return f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})"
 
 
-def from_torch(path: Path, array: jax.Array) -> jax.Array:
+def from_torch(path: Path, array: Any) -> Any:
     """Kernels from (O, I, H, W) to (H, W, I, O), from (O, I) to (I, O)."""
     if path[-1] != "kernel":
         return array
     if array.ndim == 4 and array.shape[2:] == (1, 1):
         array = array[:, :, 0, 0]
-    return jnp.transpose(array, (2, 3, 1, 0) if array.ndim == 4 else (1, 0))
+    return array.transpose((2, 3, 1, 0) if array.ndim == 4 else (1, 0))
 
 
-def kernel_to_torch(array: jax.Array) -> jax.Array:
+def kernel_to_torch(array: Any) -> Any:
     """A kernel from (H, W, I, O) to (O, I, H, W), from (I, O) to (O, I)."""
-    return jnp.transpose(array, (3, 2, 0, 1) if array.ndim == 4 else (1, 0))
+    return array.transpose((3, 2, 0, 1) if array.ndim == 4 else (1, 0))
