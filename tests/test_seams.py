@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from runs import AS_HERE, ROOT, SMALL, assert_bitwise_equal, final_state, mistake, samples
 from test_readme import README
 
@@ -79,6 +80,11 @@ def test_an_edm2_network_that_is_killed_goes_on_bit_for_bit(tmp_path):
 def test_an_edm2_network_keeps_kernels_of_unit_size_while_it_trains(edm2_run):
     kernel = final_state(edm2_run).params["conv_in"]["kernel"]
     np.testing.assert_allclose(jnp.square(kernel).mean((0, 1, 2)), 1.0, atol=1e-3)
+
+
+def test_every_array_of_the_weights_file_has_its_own_shape(edm2_run):
+    arrays = safetensors.numpy.load_file(edm2_run / "weights.safetensors")
+    assert arrays["out_gain"].shape == () and arrays["conv_in.kernel"].shape == (3, 3, 2, 8)
 
 
 def test_an_edm2_network_is_sampled_by_the_command(edm2_run, tmp_path):

@@ -20,7 +20,7 @@ def save(path: Path, params: Any, metadata: dict[str, str]) -> None:
       metadata: strings to store with the arrays.
     """
     unfinished = path.with_name(f".{path.name}")
-    arrays: Any = {name: np.ascontiguousarray(leaf) for name, leaf in _flatten(params)}
+    arrays: Any = {name: np.asarray(leaf, order="C") for name, leaf in _flatten(params)}
     safetensors.flax.save_file(arrays, str(unfinished), metadata)
     unfinished.replace(path)
 

@@ -113,6 +113,6 @@ def write(folder: Path, values: dict[str, Any], weights: dict[str, Any], stem: s
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     unfinished = folder / f".{stem}.safetensors"
     # safetensors writes the memory of an array as it lies there, whatever its strides
-    arrays: Any = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+    arrays: Any = {name: np.asarray(array, order="C") for name, array in weights.items()}
     safetensors.flax.save_file(arrays, str(unfinished), metadata={"format": "pt"})
     unfinished.replace(folder / f"{stem}.safetensors")
