@@ -119,8 +119,8 @@ def test_the_way_between_two_seeds_begins_and_ends_at_theirs(run_dir, files, tmp
 def test_a_gif_shows_the_way_from_noise_to_the_images(run_dir, tmp_path):
     drawn, _ = edited(run_dir, tmp_path, "--gif", "--num-steps", "6")
     with Image.open(tmp_path / "denoising.gif") as gif:
-        assert gif.n_frames == 7
-        gif.seek(6)
+        assert gif.n_frames in (6, 7)  # six steps and the start; Pillow joins equal neighbours
+        gif.seek(gif.n_frames - 1)
         last = np.asarray(gif.convert("L"))
     with Image.open(tmp_path / "grid.png") as grid:
         np.testing.assert_allclose(last, np.asarray(grid.convert("L")), atol=2)

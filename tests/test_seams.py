@@ -23,7 +23,7 @@ import unet_flax
 from commands import build, diffusers_folder, export, pipeline, train_request
 from diffusion.data import Dataset, Digits, ImageArrays
 from diffusion.run import checkpoint
-from unet_flax import EDM2Config
+from unet_flax import EDM2Config, Middle
 
 EDM2 = EDM2Config(None, None, channels=8, channel_mult=(1,), num_res_blocks=1,
                   attention_resolutions=(), head_dim=8)  # fmt: skip
@@ -121,7 +121,9 @@ class Conditioned:
 @pytest.fixture(scope="module")
 def conditioned(tmp_path_factory):
     """A run whose network is given conditions by its dataset, and its state."""
-    model = dataclasses.replace(small().model, self_conditioning=True)
+    model = dataclasses.replace(
+        small().model, self_conditioning=True, attention_resolutions=(8,), middle=Middle()
+    )
     recipe = small(model=model, data=Conditioned(), label_dropout=0.0, augment=dm.Flip())
     job = build.job(recipe, tmp_path_factory.mktemp("conditioned"), recipe.mesh.make())
     train.train(job, build.start(job))
