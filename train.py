@@ -33,6 +33,7 @@ def main(argv: list[str]) -> None:
             recipe, run_dir = request.recipe, request.run_dir
             hosts.start(*dataclasses.astuple(request.hosts))
             mesh = recipe.mesh.make()
+            build.check_grid(recipe)
             sharding.check_batch_size(mesh, recipe.data.batch_size, recipe.run.accumulate)
             if request.is_dry:
                 return hosts.print_on_main(*cost.lines(recipe, mesh), sep="\n")

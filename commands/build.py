@@ -54,12 +54,11 @@ def job(
     """Loads the data and makes the network.
 
     Raises:
-      ValueError, OSError: the data cannot be read, or differs from the recipe's `data.spec`; the
-        sampling grid does not allow this number of steps.
+      ValueError, OSError: the data cannot be read, differs from the recipe's `data.spec`, or does
+        not lie in memory for several steps per dispatch.
     """
-    resolved = recipe.resolved()
-    resolved.sampling.grid(resolved.sampling.num_steps)  # refused before the data is read
-    dataset, steps = recipe.data.load(), recipe.run.steps_per_dispatch
+    resolved, dataset = recipe.resolved(), recipe.data.load()
+    steps = recipe.run.steps_per_dispatch
     if (found := _described(dataset.spec)) != (stated := _described(recipe.data.spec)):
         raise ValueError(f"the data has {found}, but its configuration says {stated}.")
     if steps not in (None, 1) and dataset.resident() is None:
@@ -69,6 +68,16 @@ def job(
         )
     network, _ = abstract_network(resolved)
     return Job(resolved, run_dir, mesh, dataset, network, profile_steps)
+
+
+def check_grid(recipe: Recipe) -> None:
+    """Raises a ValueError if the sampling grid does not allow this number of steps.
+
+    Not checked by the recipe itself: it needs a device, which many hosts must not ask for before
+    they have joined.
+    """
+    sampling = recipe.resolved().sampling
+    sampling.grid(sampling.num_steps)
 
 
 def _described(spec: dict[str, jax.ShapeDtypeStruct]) -> str:

@@ -39,7 +39,8 @@ class SampleRequest:
       label: "all", "none", or a class.
       seed: in 0 .. 2**32 - 1.
       sampler: a name in `SAMPLERS`.
-      eta: fraction of the noise that is replaced by new noise in each step, in [0, 1].
+      eta: how much of the noise is new in each step: in [0, 1] for Euler, 0 or more for
+        DPMSolverSDE.
       num_steps: steps of the sampler.
       guidance: scale of classifier-free guidance; 1 is none.
       step: step of the checkpoint.
@@ -162,7 +163,7 @@ def parse(argv: list[str]) -> SampleRequest:
     )
     add("--seed", type=int, default=0, help="the same seed gives the same images (0)")
     add("--sampler", choices=SAMPLERS, help="a sampler with its default options (the recipe's)")
-    add("--eta", type=float, help="noise added in each step by euler, ddim and dpm-sde, in [0, 1]")
+    add("--eta", type=float, help="noise added in each step by euler, ddim and dpm-sde; 0 is none")
     add("--num-steps", type=int, metavar="N", help="steps of the sampler (the recipe's)")
     add(
         "--guidance",

@@ -75,6 +75,10 @@ def test_checkpoints_without_their_config_are_an_error(run_dir, tmp_path, capsys
         (["digits", "--run.steps-per-dispatch", "0"], "steps_per_dispatch=0"),
         (["cifar10_ddpm", "--noise.beta-end", "0.03"], "did you mean '--schedule.beta-end'"),
         (["cifar10_ddpm", "--schedule.beta-end", "2"], "--schedule.beta-end: beta_end=2.0 is"),
+        (
+            ["cifar10_ddpm", "--schedule.num-timesteps", "500", "--dry-run"],
+            "num_steps=1000 is more",
+        ),
         (["cifar10_ddpm", "--schedule", "VE"], "kinds are chosen in a recipe's file"),
         (
             ["imagenet64_edm2_s", "--data.path", "nowhere"],

@@ -168,9 +168,8 @@ def make_feed(
       seed: seed of the order of the images.
       first: number of steps taken before.
       steps_per_dispatch: 1 prefetches; more keep the dataset on the devices; None is
-        `STEPS_PER_DISPATCH` if the dataset fits there, else 1.
-    Raises:
-      ValueError: several steps per dispatch of a dataset that is not in memory.
+        `STEPS_PER_DISPATCH` if the dataset fits there, else 1. More than 1 needs a dataset that is
+        in memory.
     """
     resident = dataset.resident()
     if steps_per_dispatch is None:
@@ -180,5 +179,5 @@ def make_feed(
         steps_per_dispatch = 1 if hosts.any_host(not fits) else STEPS_PER_DISPATCH
     if steps_per_dispatch == 1:
         return Prefetched(train_step, dataset, mesh, key=key, seed=seed, first=first)
-    assert resident is not None  # checked before training starts
+    assert resident is not None  # `build.job` has refused it before training
     return OnDevice(train_step, resident, mesh, key=key, seed=seed, steps=steps_per_dispatch)
