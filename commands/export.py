@@ -14,10 +14,11 @@ from typing import Any
 import diffusion as dm
 import unet_flax
 from commands import cli, pipeline
+from commands.diffusers_folder import PREDICTIONS
 from commands.pipeline import Pipeline
 from diffusion.data import images
 
-PREDICTIONS = {dm.Eps: "epsilon", dm.V: "v_prediction", dm.X0: "sample"}
+PREDICTION_TYPES = {kind: name for name, kind in PREDICTIONS.items()}
 VERSION = "0.35.0"  # of diffusers; later versions read these files too
 
 
@@ -60,7 +61,7 @@ def scheduler_of(trained: Pipeline) -> tuple[str, dict[str, Any]]:
             "DDIMPipeline are unconditional; unet_flax.save_diffusers writes the network alone."
         )
     method, sampling = trained.preconditioning, trained.sampling
-    prediction = PREDICTIONS.get(type(method))
+    prediction = PREDICTION_TYPES.get(type(method))
     schedule = getattr(method, "schedule", None)
     if prediction is None or not isinstance(schedule, dm.VPLinear):
         raise ValueError(

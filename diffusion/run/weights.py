@@ -1,12 +1,12 @@
 """Weights as one safetensors file, for other programs to read."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import safetensors.flax
-
-SEPARATOR = "."
 
 
 def save(path: Path, params: Any, metadata: dict[str, str]) -> None:
@@ -20,15 +20,9 @@ def save(path: Path, params: Any, metadata: dict[str, str]) -> None:
       metadata: strings to store with the arrays.
     """
     unfinished = path.with_name(f".{path.name}")
-    arrays: Any = {name: np.asarray(leaf, order="C") for name, leaf in _flatten(params)}
+    name = partial(jax.tree_util.keystr, simple=True, separator=".")
+    arrays: Any = {
+        name(keys): np.asarray(leaf, order="C") for keys, leaf in jax.tree.leaves_with_path(params)
+    }
     safetensors.flax.save_file(arrays, str(unfinished), metadata)
     unfinished.replace(path)
-
-
-def _flatten(node: Any, prefix: str = "") -> Any:
-    for key, child in node.items():
-        name = f"{prefix}{key}"
-        if isinstance(child, dict):
-            yield from _flatten(child, name + SEPARATOR)
-        else:
-            yield name, child
