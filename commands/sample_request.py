@@ -16,6 +16,7 @@ SAMPLERS: dict[str, Sampler] = {
     "ddim": dm.Euler(),
     "euler-ancestral": dm.Euler(eta=1.0),
     "heun": dm.Heun(),
+    "heun-flow": dm.Heun(time="flow"),
     "ancestral": dm.Ancestral(),
     "ddpm": dm.Ancestral(),
     "dpm-2s": dm.DPMSolver2S(),
@@ -42,6 +43,7 @@ class SampleRequest:
       eta: how much of the noise is new in each step: in [0, 1] for Euler, 0 or more for
         DPMSolverSDE.
       num_steps: steps of the sampler.
+      spacing: "linspace", "leading" or "trailing", of a grid of timesteps.
       guidance: scale of classifier-free guidance; 1 is none.
       step: step of the checkpoint.
       ema: name of the average of the weights.
@@ -67,6 +69,7 @@ class SampleRequest:
     sampler: str | None = None
     eta: float | None = None
     num_steps: int | None = None
+    spacing: str | None = None
     guidance: float | None = None
     step: int | None = None
     ema: str | None = None
@@ -114,7 +117,8 @@ class SampleRequest:
         """The recipe's sampling with the options of the command line.
 
         Raises:
-          ValueError: --eta for a sampler without eta, or --gif with an adaptive sampler.
+          ValueError: --eta for a sampler without eta, --spacing for a grid that is not one of
+            timesteps, or --gif with an adaptive sampler.
         """
         sampler = recipes.sampler
         if self.sampler is not None:
@@ -134,6 +138,14 @@ class SampleRequest:
                 f"--gif: {type(sampler).__name__} chooses its own steps for each image; use "
                 "another sampler."
             )
+        if self.spacing is not None:
+            if not isinstance(recipes.grid, dm.VPTimesteps):
+                raise ValueError(
+                    f"--spacing {self.spacing}: {type(recipes.grid).__name__} is no grid of "
+                    "timesteps of a chain; only runs and folders on VPTimesteps have a spacing."
+                )
+            grid = dataclasses.replace(recipes.grid, spacing=self.spacing)
+            recipes = dataclasses.replace(recipes, grid=grid)
         numbers = {"num_steps": self.num_steps, "guidance": self.guidance}
         given = {name: value for name, value in numbers.items() if value is not None}
         return dataclasses.replace(recipes, sampler=sampler, **given)  # pyright: ignore
@@ -165,6 +177,11 @@ def parse(argv: list[str]) -> SampleRequest:
     add("--sampler", choices=SAMPLERS, help="a sampler with its default options (the recipe's)")
     add("--eta", type=float, help="noise added in each step by euler, ddim and dpm-sde; 0 is none")
     add("--num-steps", type=int, metavar="N", help="steps of the sampler (the recipe's)")
+    add(
+        "--spacing",
+        choices=("linspace", "leading", "trailing"),
+        help="which timesteps of DDPM's chain are visited (the recipe's)",
+    )
     add(
         "--guidance",
         type=float,

@@ -11,7 +11,7 @@ from diffusion.editing.inversion import invert
 from diffusion.editing.repaint import RePaint
 from diffusion.editing.sdedit import begin_from
 from diffusion.editing.super_resolution import super_resolve
-from diffusion.noise.chain import VPLinear
+from diffusion.noise.chain import VPChain, VPLinear
 from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified, UniformTime
 from diffusion.noise.schedules import Flow, VPCosine, VPSigmoid
 from diffusion.noise.sdes import VE, SubVP, VPContinuous
@@ -26,7 +26,7 @@ from diffusion.sampling.guidance import (
     in_interval,
 )
 from diffusion.sampling.likelihood import bits_per_dim, log_density, variational_bound
-from diffusion.sampling.loop import BaseSampler, trajectory
+from diffusion.sampling.loop import BaseSampler, step, trajectory
 from diffusion.sampling.multistep import AdamsBashforth, UniPC
 from diffusion.sampling.rk45 import RK45
 from diffusion.sampling.samplers import Ancestral, Euler, Heun
@@ -95,6 +95,7 @@ __all__ = [
     "UniformTime",
     "Unchanged",
     "UniPC",
+    "VPChain",
     "VPContinuous",
     "VPCosine",
     "VPLinear",
@@ -117,6 +118,7 @@ __all__ = [
     "loss",
     "make_train_step",
     "slerp",
+    "step",
     "super_resolve",
     "trajectory",
     "variational_bound",

@@ -86,6 +86,13 @@ class Eps:
 
     schedule: Schedule | None = None
 
+    def __post_init__(self):
+        if getattr(self.schedule, "zero_terminal_snr", False):
+            raise ValueError(
+                f"Eps on {self.schedule}: where nothing is left of the image, the noise does not "
+                "determine it; use V or X0, or zero_terminal_snr=False."
+            )
+
     def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:
         return Coefficients(
             c_skip=jnp.ones_like(sigma),

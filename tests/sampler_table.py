@@ -27,6 +27,8 @@ VARIANTS = [
     dm.Euler(eta=1.0),
     dm.Ancestral(interpolation=0.0),
     dm.Heun(churn=10.0),
+    dm.Heun(time="flow"),
+    dm.Euler(churn=10.0),
     dm.DPMSolver(3),
     dm.DPMSolverSDE(eta=0.0),
     dm.UniPC(3),

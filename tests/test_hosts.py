@@ -180,7 +180,7 @@ def test_a_signal_to_one_host_stops_all_in_time(tmp_path):
     main, _ = ended(processes, status=128 + signal.SIGTERM)
     assert time.monotonic() - began < 30  # the usual grace period of clusters
     reached = checkpoint.steps(tmp_path)[-1]
-    assert f"another host is stopped: saved step {reached} of 100000" in main
+    assert f"another host received a signal: saved step {reached} of 100000" in main
 
 
 def test_hosts_of_different_speed_stop_at_the_same_step(tmp_path):

@@ -149,6 +149,7 @@ def test_a_folder_that_cannot_be_written_is_named(run_dir, tmp_path, capsys, mai
         (["--guidance", "nan"], "guidance=nan"),
         (["--sampler", "heum"], "invalid choice"),
         (["--eta", "0.5"], "Heun has no eta"),
+        (["--spacing", "leading"], "Karras is no grid of timesteps"),
         (["--sampler", "ddim", "--eta", "1.5"], "eta=1.5 is outside [0, 1]"),
         (["--sampler", "dpm-sde", "--eta", "nan"], "eta=nan is outside"),
         (["--step", "5"], "it has [6, 9, 12]"),

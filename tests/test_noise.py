@@ -1,5 +1,6 @@
 """Laws of noise levels: schedules, distributions of sigma, grids."""
 
+import dataclasses
 import typing
 
 import jax
@@ -33,6 +34,30 @@ def test_timestep_inverts_the_table_at_every_entry():
     timesteps = chain.timestep(jnp.asarray(chain.table, jnp.float32))
     # ln sigma near 0 has a spacing of 6e-8 in float32 and steps of 5e-3: 1e-4 of a step
     np.testing.assert_allclose(timesteps, np.arange(1000), atol=1e-2)
+
+
+def test_linear_betas_are_ddpms_chain():
+    np.testing.assert_array_equal(dm.VPChain().table, dm.VPLinear().table)
+
+
+def test_given_betas_are_the_chain():
+    chain = dm.VPChain(num_timesteps=3, given=(0.1, 0.3, 0.2))
+    np.testing.assert_allclose(1 / (1 + chain.table**2), [0.9, 0.63, 0.504], rtol=1e-12)
+
+
+def test_zero_terminal_snr_leaves_nothing_of_the_image_and_keeps_the_first_timestep():
+    chain = dm.VPChain(kind="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    rescaled = dataclasses.replace(chain, zero_terminal_snr=True)
+    assert rescaled.table[-1] == pytest.approx(4096, rel=1e-3)
+    assert rescaled.table[0] == pytest.approx(chain.table[0], rel=1e-9)
+    assert (np.diff(rescaled.table) > 0).all()
+
+
+def test_the_cosine_chain_is_the_papers_alpha_bar_up_to_its_cap_on_beta():
+    chain = dm.VPChain(num_timesteps=4000, kind="squaredcos_cap_v2")
+    alpha_bar = alpha_bar_cosine(np.arange(1, 4001) / 4000)
+    np.testing.assert_allclose(1 / (1 + chain.table**2)[:-5], alpha_bar[:-5], rtol=1e-6)
+    assert chain.betas[-1] == 0.999
 
 
 def test_timestep_stays_at_the_ends_beyond_the_table():
@@ -88,7 +113,18 @@ def test_the_whole_vp_chain_is_its_own_grid():
 
 
 SCHEDULES = [kind() for kind in typing.get_args(Schedule)]
-VARIANTS = [*SCHEDULES, dm.VPCosine(scale=4.0), dm.Flow(scale=3.0), dm.VPSigmoid(tau=0.7)]
+CHAINS = [
+    *(dm.VPChain(kind=kind) for kind in ("scaled_linear", "squaredcos_cap_v2", "sigmoid")),
+    dm.VPChain(kind="scaled_linear", zero_terminal_snr=True),
+    dm.VPChain(num_timesteps=500, given=tuple(np.geomspace(1e-4, 0.05, 500))),
+]
+VARIANTS = [
+    *SCHEDULES,
+    dm.VPCosine(scale=4.0),
+    dm.Flow(scale=3.0),
+    dm.VPSigmoid(tau=0.7),
+    *CHAINS,
+]
 
 
 @pytest.mark.parametrize("schedule", VARIANTS)
@@ -219,6 +255,13 @@ def test_even_grids_go_from_a_schedules_largest_sigma_to_its_smallest(schedule):
         lambda: dm.Even(alpha=0.0),
         lambda: dm.VPTimesteps(spacing="even"),
         lambda: dm.LogNormal(std=0.0),
+        lambda: dm.VPChain(kind="cosine"),
+        lambda: dm.VPChain(num_timesteps=2, given=(0.1,)),
+        lambda: dm.VPChain(num_timesteps=2, given=(0.1, 1.0)),
+        lambda: dm.Eps(dm.VPChain(zero_terminal_snr=True)),
+        lambda: dm.VPTimesteps(offset=-1),
+        lambda: dm.VPTimesteps(spacing="leading", offset=200)(5),
+        lambda: dm.VPTimesteps(drops_last=True)(1000),
         lambda: dm.VPLinear(num_timesteps=1),
         lambda: dm.VPLinear(beta_start=0.0),
         lambda: dm.VPLinear(beta_start=0.5, beta_end=0.1),

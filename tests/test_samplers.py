@@ -22,6 +22,7 @@ import diffusion as dm
 
 X_T = 80.0 * jax.random.normal(jax.random.key(0), (6, 3))
 GRID = dm.Karras()(5)
+UNIT64 = np.random.default_rng(0).standard_normal((5, 2))
 
 
 def measured_order(errors):
@@ -131,14 +132,18 @@ def test_nfe_counts_the_networks_calls(sampler):
         jax.debug.callback(lambda: calls.append(1))
         return 0.5 * x
 
-    x_0 = sampler(counted, jnp.ones((2, 3)), dm.Karras()(7), jax.random.key(0))
-    jax.block_until_ready(x_0)
-    jax.effects_barrier()
+    def number_of_calls(sigmas):
+        calls.clear()
+        jax.block_until_ready(sampler(counted, jnp.ones((2, 3)), sigmas, jax.random.key(0)))
+        jax.effects_barrier()
+        return len(calls)
+
     if sampler.is_adaptive:
         _, nfe = sampler.count(lambda x, sigma: 0.5 * x, jnp.ones((2, 3)), dm.Karras()(7))
-        assert sampler.nfe(7) is None and len(calls) == nfe
+        assert sampler.nfe(7) is None and number_of_calls(dm.Karras()(7)) == nfe
     else:
-        assert len(calls) == sampler.nfe(7)
+        assert number_of_calls(dm.Karras()(7)) == sampler.nfe(7)
+        assert number_of_calls(dm.Karras()(8)[:-1]) == sampler.nfe(7, ends_above_zero=True)
 
 
 @pytest.mark.parametrize("sampler", VARIANTS, ids=repr)
@@ -190,6 +195,60 @@ def test_a_sampler_is_a_pytree_of_its_numbers(sampler):
     assert {path[0].name for path, _ in paths} == names - {"sampler"} or "sampler" in names
 
 
+@pytest.mark.parametrize("sampler", ON_GRID, ids=repr)
+def test_single_steps_with_given_noise_make_up_the_whole_run(sampler):
+    key, (x, memory) = jax.random.key(3), (X_T, None)
+    for step in range(len(GRID) - 1):
+        at = dm.StepContext(step, GRID, len(GRID) - 1, key)
+        noise = jnp.stack([at.noise(x, part) for part in range(2)])
+        x, memory = dm.step(sampler, oracle, x, memory, at._replace(key=None), noise)
+    np.testing.assert_allclose(x, sampler(oracle, X_T, GRID, key), rtol=1e-4, atol=1e-5)
+
+
+def test_noise_of_another_shape_and_steps_of_an_adaptive_sampler_are_refused():
+    at = dm.StepContext(0, GRID, len(GRID) - 1, jax.random.key(0))
+    with pytest.raises(ValueError, match="noise has the shape .6, 2."):
+        dm.step(dm.Euler(1.0), oracle, X_T, None, at, jnp.ones((6, 2)))
+    with pytest.raises(ValueError, match="RK45 is adaptive"):
+        dm.step(dm.RK45(), oracle, X_T, None, at)
+
+
+def test_heun_in_flow_time_is_the_trapezoidal_rule_of_the_velocity():
+    with jax.enable_x64(True):
+        sigmas = dm.Even(dm.Flow())(6).astype(jnp.float64)
+        times, z = sigmas / (1 + sigmas), jnp.asarray(UNIT64)
+
+        def velocity(z, t):
+            sigma = t / (1 - t)
+            x = z * (1 + sigma)
+            D = oracle(x, sigma)
+            return (x - D) / sigma - D
+
+        for t, t_next in zip(times[:-2], times[1:-1], strict=True):
+            slope = velocity(z, t)
+            slope_next = velocity(z + (t_next - t) * slope, t_next)
+            z = z + (t_next - t) * (slope + slope_next) / 2
+        start = UNIT64 * (1 + sigmas[0])
+        got = dm.Heun(time="flow")(oracle, start, sigmas[:-1], jax.random.key(0))
+        np.testing.assert_allclose(got, z * (1 + sigmas[-2]), rtol=1e-10)
+
+
+@pytest.mark.parametrize("num_steps", [4, 5, 8, 18])
+def test_heun_is_edms_algorithm_on_edms_grid(num_steps):
+    with jax.enable_x64(True):
+        sigmas = dm.Karras()(num_steps).astype(jnp.float64)
+        x = start = sigmas[0] * jnp.asarray(UNIT64)
+        for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+            d = (x - mixture(x, sigma)) / sigma
+            x_next = x + (sigma_next - sigma) * d
+            if sigma_next > 0:
+                d_next = (x_next - mixture(x_next, sigma_next)) / sigma_next
+                x_next = x + (sigma_next - sigma) * (d + d_next) / 2
+            x = x_next
+        got = dm.Heun()(mixture, start, sigmas, jax.random.key(0))
+        np.testing.assert_allclose(got, x, rtol=1e-10, atol=1e-12)
+
+
 def test_sampling_may_be_mapped_and_differentiated_over_a_samplers_numbers():
     def mean(sampler):
         return sampler(oracle, X_T, GRID, jax.random.key(0)).mean()
@@ -219,6 +278,10 @@ def test_the_sampler_from_outside_is_heuns_method_where_r_is_1():
     [
         lambda: dm.Ancestral(interpolation=-0.1),
         lambda: dm.Ancestral(interpolation=1.1),
+        lambda: dm.Heun(time="alpha"),
+        lambda: dm.Euler(churn=-1.0),
+        lambda: dm.DPMSolver(max_ratio=0.0),
+        lambda: dm.UniPC(max_ratio=-1.0),
         lambda: dm.Heun(churn=-1.0),
         lambda: dm.Heun(churn_noise=-1.0),
         lambda: dm.Heun(churn_min=2.0, churn_max=1.0),

@@ -48,10 +48,10 @@ class RePaint(BaseSampler):
     def is_deterministic(self) -> bool:
         return False
 
-    def nfe(self, num_steps: int) -> int | None:
+    def nfe(self, num_steps: int, *, ends_above_zero: bool = False) -> int | None:
         last_stretch = (num_steps - 1) % self.jump_length + 1
         steps_down = self.num_resample * (num_steps - last_stretch) + last_stretch
-        return self.sampler.nfe(steps_down)
+        return self.sampler.nfe(steps_down, ends_above_zero=ends_above_zero)
 
     def path(self, sigmas):
         last = len(sigmas) - 1

@@ -1,9 +1,14 @@
-"""DDPM's chain: sigma at integer timesteps.
+"""Chains of integer timesteps, as DDPM's: sigma at each timestep 0 .. T - 1.
 
-DDPM's alpha_bar is 1 / (1 + sigma^2). The table is computed in float64, and used as float32.
+alpha_bar_t = prod_{s <= t} (1 - beta_s),  sigma_t = sqrt(1 / alpha_bar_t - 1)
+
+The table of sigma is computed in float64, and used as float32. A network that was trained on a
+chain is given the timestep itself; `VPCosine` and the other schedules in continuous time differ
+from their chains by up to one timestep.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -13,35 +18,23 @@ from jaxtyping import Array, Float, Key
 from diffusion.ranges import demand
 
 
-@dataclass(frozen=True)
-class VPLinear:
-    """DDPM's variance-preserving chain with linear beta; training draws its timesteps uniformly.
+class Chain:
+    """What all chains share; each states `num_timesteps` and `betas`."""
 
-    alpha_bar_t = prod_{s <= t} (1 - beta_s),  sigma_t = sqrt(1 / alpha_bar_t - 1)
-
-    Attributes:
-      num_timesteps: length T of the chain, >= 2; timesteps are 0 .. T - 1.
-      beta_start, beta_end: beta of the first and the last timestep, in (0, 1), not descending.
-    Source: Ho et al. 2020, arXiv:2006.11239, section 4.
-    """
-
-    num_timesteps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-
-    def __post_init__(self):
-        demand("[2, inf)", num_timesteps=self.num_timesteps)
-        demand("(0, 1)", beta_start=self.beta_start, beta_end=self.beta_end)
-        if self.beta_start > self.beta_end:
-            raise ValueError(
-                f"beta_start={self.beta_start} must not be above beta_end={self.beta_end}."
-            )
+    num_timesteps: int
+    zero_terminal_snr: bool = False
 
     @property
+    def betas(self) -> Float[np.ndarray, "T"]:
+        """beta of each timestep, float64."""
+        raise NotImplementedError
+
+    @cached_property
     def table(self) -> Float[np.ndarray, "T"]:
         """sigma of each timestep, ascending, float64."""
-        betas = np.linspace(self.beta_start, self.beta_end, self.num_timesteps, dtype=np.float64)
-        log_alpha_bar = np.cumsum(np.log1p(-betas))
+        log_alpha_bar = np.cumsum(np.log1p(-self.betas))
+        if self.zero_terminal_snr:
+            log_alpha_bar = _to_zero_snr(log_alpha_bar)
         return np.sqrt(np.expm1(-log_alpha_bar))
 
     def timestep(self, sigma: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -78,3 +71,102 @@ class VPLinear:
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
         timestep = jax.random.randint(key, shape, 0, self.num_timesteps)
         return jnp.asarray(self.table, jnp.float32)[timestep]
+
+
+def _to_zero_snr(log_alpha_bar: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
+    """Shifts and scales sqrt(alpha_bar) so that the last is 0; Lin et al. 2023, Algorithm 1.
+
+    The last one becomes 2^-12, where sigma is 4096: no float32 tells it from 0.
+    """
+    root = np.exp(log_alpha_bar / 2)
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    return 2 * np.log(np.maximum(root, 2.0**-12))
+
+
+@dataclass(frozen=True)
+class VPLinear(Chain):
+    """DDPM's variance-preserving chain with linear beta; training draws its timesteps uniformly.
+
+    It is `VPChain` with kind="linear".
+
+    Attributes:
+      num_timesteps: length T of the chain, >= 2; timesteps are 0 .. T - 1.
+      beta_start, beta_end: beta of the first and the last timestep, in (0, 1), not descending.
+    Source: Ho et al. 2020, arXiv:2006.11239, section 4.
+    """
+
+    num_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+    def __post_init__(self):
+        _check_range(self)
+
+    @property
+    def betas(self) -> Float[np.ndarray, "T"]:
+        return np.linspace(self.beta_start, self.beta_end, self.num_timesteps, dtype=np.float64)
+
+
+KINDS = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
+
+
+@dataclass(frozen=True)
+class VPChain(Chain):
+    """A variance-preserving chain from any betas; training draws its timesteps uniformly.
+
+    Attributes:
+      num_timesteps: length T of the chain, >= 2; timesteps are 0 .. T - 1.
+      kind: the betas, by diffusers' names: "linear"; "scaled_linear", linear in sqrt(beta) (Stable
+        Diffusion); "squaredcos_cap_v2", from iDDPM's cosine alpha_bar with beta <= 0.999, which
+        ignores beta_start and beta_end; "sigmoid", a sigmoid from -6 to 6 between the two ends
+        (GeoDiff).
+      beta_start, beta_end: beta of the first and the last timestep, in (0, 1), not descending.
+      given: the betas themselves, T values in (0, 1); then kind and the ends are not used.
+      zero_terminal_snr: whether sqrt(alpha_bar) is shifted so that nothing is left of the image at
+        the last timestep; needs a network that predicts v or x_0. sigma_max is then 4096.
+    Source: Nichol & Dhariwal 2021, arXiv:2102.09672, equation 17 (cosine); Rombach et al. 2022,
+      arXiv:2112.10752 (scaled); Lin et al. 2023, arXiv:2305.08891, Algorithm 1 (zero SNR).
+    """
+
+    num_timesteps: int = 1000
+    kind: str = "linear"
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    given: tuple[float, ...] | None = None
+    zero_terminal_snr: bool = False
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"kind={self.kind!r} of VPChain is none of {', '.join(KINDS)}.")
+        _check_range(self)
+        if self.given is not None:
+            object.__setattr__(self, "given", tuple(map(float, self.given)))
+            demand("(0, 1)", given=self.given)
+            if len(self.given) != self.num_timesteps:
+                raise ValueError(
+                    f"given has {len(self.given)} betas for num_timesteps={self.num_timesteps}; "
+                    "give one for each timestep."
+                )
+
+    @property
+    def betas(self) -> Float[np.ndarray, "T"]:
+        if self.given is not None:
+            return np.array(self.given, np.float64)
+        start, end, T = self.beta_start, self.beta_end, self.num_timesteps
+        if self.kind == "scaled_linear":
+            return np.linspace(start**0.5, end**0.5, T, dtype=np.float64) ** 2
+        if self.kind == "squaredcos_cap_v2":
+            alpha_bar = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
+            return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+        if self.kind == "sigmoid":
+            return start + (end - start) / (1 + np.exp(-np.linspace(-6, 6, T)))
+        return np.linspace(start, end, T, dtype=np.float64)
+
+
+def _check_range(chain: VPLinear | VPChain) -> None:
+    demand("[2, inf)", num_timesteps=chain.num_timesteps)
+    demand("(0, 1)", beta_start=chain.beta_start, beta_end=chain.beta_end)
+    if chain.beta_start > chain.beta_end:
+        raise ValueError(
+            f"beta_start={chain.beta_start} must not be above beta_end={chain.beta_end}."
+        )

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from diffusion.noise import continuous
-from diffusion.noise.chain import VPLinear
+from diffusion.noise.chain import VPChain, VPLinear
 from diffusion.noise.sdes import VE, SubVP, VPContinuous
 from diffusion.ranges import demand, demand_ascent
 
@@ -149,7 +149,7 @@ class Flow:
 
 
 Continuous = VPContinuous | SubVP | VE | VPCosine | VPSigmoid | Flow
-Schedule = VPLinear | Continuous
+Schedule = VPLinear | VPChain | Continuous
 
 
 def or_ddpm(schedule: Schedule | None) -> Schedule:

@@ -12,6 +12,7 @@ Source: Lu et al. 2022, "DPM-Solver++", arXiv:2211.01095; in these terms Karras 
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +32,7 @@ class DPMSolver2S(BaseSampler):
     """
 
     order = 2
-
-    def nfe(self, num_steps: int) -> int:
-        return 2 * num_steps - 1
+    stages = 2
 
     def step(self, denoise, x, memory, at):
         D = denoise(x, at.sigma)
@@ -53,38 +52,45 @@ class DPMSolver(BaseSampler):
 
     Attributes:
       order: 2 or 3; order 1 is Euler (DDIM).
+      max_ratio: a step in ln(sigma) that is more than this many times as long as the one before it
+        is taken with a lower order, see `StepContext.trusted_order`; > 0, infinite for the
+        published method.
     Source: Lu et al. 2022, arXiv:2211.01095, Algorithm 2 and appendix B. nfe = num_steps.
-      Deviation: in the published third-order step the second derivative of D is half of what it
-      should be, which makes it second order; here it is whole.
+      Deviations: in the published third-order step the second derivative of D is half of what it
+      should be, which makes it second order; here it is whole. The published method has no
+      max_ratio; without it, grids whose last steps are long give errors above Euler's.
     """
 
     order: int = field(default=2, metadata={"static": True})
+    max_ratio: float = 2.0
 
     def __post_init__(self):
         if self.order not in (2, 3):
             raise ValueError(f"order={self.order} of DPMSolver is neither 2 nor 3.")
+        demand("(0, inf]", max_ratio=self.max_ratio)
 
     def init(self, x_T):
         return (jnp.zeros_like(x_T),) * (self.order - 1)  # the latest estimates, newest first
 
     def step(self, denoise, x, memory, at):
         D = denoise(x, at.sigma)
-        estimate = _line(D, memory, at) if self.order == 2 else _parabola(D, memory, at)
+        polynomial = _line if self.order == 2 else _parabola
+        estimate = polynomial(D, memory, at, self.max_ratio)
         return interpolate(x, estimate, at.q, at.p), (D, *memory)[:-1]
 
 
-def _line(D: Array, earlier: tuple[Array, ...], at: StepContext) -> Array:
+def _line(D: Array, earlier: tuple[Array, ...], at: StepContext, max_ratio: Any) -> Array:
     """The mean over the step of the line through the last two estimates, to second order in h."""
     (D_1,) = earlier
     (h_1,) = at.earlier_h(1)
-    slope = jnp.where(at.available_order(2) == 2, at.h / (2 * h_1), 0.0)
+    slope = jnp.where(at.trusted_order(2, max_ratio) == 2, at.h / (2 * h_1), 0.0)
     return D + slope * (D - D_1)
 
 
-def _parabola(D: Array, earlier: tuple[Array, ...], at: StepContext) -> Array:
+def _parabola(D: Array, earlier: tuple[Array, ...], at: StepContext, max_ratio: Any) -> Array:
     """The weighted mean over the step of the parabola through the last three estimates."""
     D_1, D_2 = earlier
-    h, (h_1, h_2), order = at.h, at.earlier_h(2), at.available_order(3)
+    h, (h_1, h_2), order = at.h, at.earlier_h(2), at.trusted_order(3, max_ratio)
     first, second = (D - D_1) * (h / h_1), (D_1 - D_2) * (h / h_2)
     slope = jnp.where(order == 3, first + h_1 / (h_1 + h_2) * (first - second), first)
     curvature = jnp.where(order == 3, 2 * (first - second) * h / (h_1 + h_2), 0.0)
@@ -100,13 +106,16 @@ class DPMSolverSDE(BaseSampler):
 
     Attributes:
       eta: amount of noise, >= 0; 1 is the reverse SDE, 0 is DPM-Solver++ 2M.
+      max_ratio: as of `DPMSolver`.
     Source: Lu et al. 2022, arXiv:2211.01095, appendix (SDE-DPM-Solver++ 2M). nfe = num_steps.
     """
 
     eta: float = 1.0
+    max_ratio: float = 2.0
 
     def __post_init__(self):
         demand("[0, inf)", eta=self.eta)
+        demand("(0, inf]", max_ratio=self.max_ratio)
 
     @property
     def order(self) -> int:
@@ -122,5 +131,5 @@ class DPMSolverSDE(BaseSampler):
     def step(self, denoise, x, memory, at):
         D = denoise(x, at.sigma)
         x_weight, D_weight = at.q ** (1 + self.eta), -jnp.expm1(-(1 + self.eta) * at.h)
-        x = interpolate(x, _line(D, memory, at), x_weight, D_weight)
+        x = interpolate(x, _line(D, memory, at, self.max_ratio), x_weight, D_weight)
         return at.add_noise(x, at.sigma_next * jnp.sqrt(-jnp.expm1(-2 * self.eta * at.h))), (D,)

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Array, Float, Int
 
-from diffusion.noise.chain import VPLinear
+from diffusion.noise.chain import Chain
 from diffusion.noise.schedules import Schedule, or_ddpm
 from diffusion.ranges import demand, demand_ascent
 
@@ -110,44 +110,62 @@ class VPTimesteps:
         elsewhere.
       spacing: "linspace" goes from the last timestep to the first; "leading" includes the first but
         not the last; "trailing" includes the last but not the first.
+      offset: added to the timesteps of "leading", >= 0; 1 for Stable Diffusion.
+      drops_last: whether "linspace" and "leading" space one timestep more and leave out the last,
+        as diffusers' DPM-Solver and UniPC do; the step to sigma = 0 then starts from further away.
     Source: Song, Meng & Ermon 2020, arXiv:2010.02502, appendix D.3; names as in Lin et al. 2023,
       arXiv:2305.08891, table 2.
     """
 
     schedule: Schedule | None = None
     spacing: str = "linspace"
+    offset: int = 0
+    drops_last: bool = False
 
     def __post_init__(self):
         if self.spacing not in ("linspace", "leading", "trailing"):
             raise ValueError(f"spacing={self.spacing!r} is none of linspace, leading, trailing.")
-        if self.schedule is not None and not isinstance(self.schedule, VPLinear):
+        if self.schedule is not None and not isinstance(self.schedule, Chain):
             raise ValueError(
-                f"schedule={self.schedule} has no whole timesteps; use VPLinear, or the grid Even."
+                f"schedule={self.schedule} has no whole timesteps; use VPLinear or VPChain, or the "
+                "grid Even."
             )
+        demand("[0, inf)", offset=self.offset)
 
     @property
-    def _chain(self) -> VPLinear:
+    def _chain(self) -> Chain:
         chain = or_ddpm(self.schedule)
-        assert isinstance(chain, VPLinear)
+        assert isinstance(chain, Chain)
         return chain
 
     def timesteps(self, num_steps: int) -> Int[np.ndarray, "{num_steps}"]:
         """The timesteps, descending."""
         T = self._chain.num_timesteps
-        if self.spacing == "leading":
-            return np.arange(num_steps)[::-1] * (T // num_steps)
         if self.spacing == "trailing":
             return np.round(T - np.arange(num_steps) * T / num_steps).astype(int) - 1
-        return np.round(np.linspace(T - 1, 0, num_steps)).astype(int)
+        number = num_steps + 1 if self.drops_last else num_steps
+        if self.spacing == "leading":
+            steps = np.arange(number)[::-1] * (T // number) + self.offset
+        else:
+            steps = np.round(np.linspace(T - 1, 0, number)).astype(int)
+        return steps[:num_steps]
 
     def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
         _check_num_steps(num_steps)
-        if num_steps > self._chain.num_timesteps:
+        T = self._chain.num_timesteps
+        number = num_steps + 1 if self.drops_last and self.spacing != "trailing" else num_steps
+        if number > T:
             raise ValueError(
-                f"num_steps={num_steps} is more than the chain's {self._chain.num_timesteps} "
+                f"num_steps={num_steps} is more than the chain's {T - (number - num_steps)} "
                 "timesteps; use fewer steps."
             )
-        sigmas = self._chain.table[self.timesteps(num_steps)]
+        timesteps = self.timesteps(num_steps)
+        if timesteps[0] >= T:
+            raise ValueError(
+                f"offset={self.offset} leads to timestep {timesteps[0]} in {num_steps} steps, "
+                f"beyond the chain's last, {T - 1}; use a smaller offset or fewer steps."
+            )
+        sigmas = self._chain.table[timesteps]
         return _as_float32(self, sigmas)
 
 

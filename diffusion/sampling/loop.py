@@ -35,10 +35,12 @@ class BaseSampler:
     Attributes:
       order: measured order of convergence: of the probability-flow ODE where `is_deterministic`,
         else of the variance of the samples.
+      stages: calls of the denoiser in a step; the step to sigma = 0 always takes one.
       is_adaptive: whether the sampler chooses steps of its own; then it has no `step`.
     """
 
     order: Any  # an int; a class attribute, a field or a property
+    stages: int = 1
     is_adaptive: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -55,9 +57,13 @@ class BaseSampler:
         """Whether a step uses the estimates of earlier steps."""
         return bool(jax.tree.leaves(jax.eval_shape(self.init, jnp.zeros((1, 1, 1, 1)))))
 
-    def nfe(self, num_steps: int) -> int | None:
-        """Number of calls of the denoiser; None where it depends on the denoiser."""
-        return num_steps
+    def nfe(self, num_steps: int, *, ends_above_zero: bool = False) -> int | None:
+        """Number of calls of the denoiser; None where it depends on the denoiser.
+
+        Args:
+          ends_above_zero: whether the grid's last sigma is above 0, unlike those of `grids`.
+        """
+        return self.stages * num_steps - (0 if ends_above_zero else self.stages - 1)
 
     def path(self, sigmas: Float[Array, "S"]) -> Float[Array, "P"]:
         """The sigmas in the order in which the steps visit them: the grid itself by default."""
@@ -108,6 +114,39 @@ def _unflatten(kind: Any, static: Iterable[Any], leaves: Iterable[Any]) -> Any:
         value = next(static if field.metadata.get("static") else leaves)
         object.__setattr__(sampler, field.name, value)
     return sampler
+
+
+def step(
+    sampler: BaseSampler,
+    denoise: Denoise,
+    x: Float[Array, "B ..."],
+    memory: Any,
+    at: StepContext,
+    noise: Float[Array, "..."] | None = None,
+) -> tuple[Float[Array, "B ..."], Any]:
+    """One step of a sampler, with noise of one's own: returns (x_next, memory).
+
+    `at = StepContext(step, sigmas, num_steps, key)` says where on the grid the step stands.
+
+    Args:
+      memory: what the step before returned; None before the first step.
+      noise: unit noise like x in place of the key's; where a step draws several, stacked on a first
+        axis. None draws it by at.key.
+    Raises:
+      ValueError: an adaptive sampler, which has no steps; noise of another shape.
+    """
+    if sampler.is_adaptive:
+        raise ValueError(f"{type(sampler).__name__} is adaptive: it has no steps of a grid.")
+    if noise is not None and noise.shape[-x.ndim :] != x.shape:
+        raise ValueError(f"noise has the shape {noise.shape}; it must end in x's, {x.shape}.")
+    at = StepContext(
+        jnp.asarray(at.step, jnp.int32),
+        jnp.asarray(at.sigmas),
+        jnp.asarray(at.num_steps, jnp.int32),
+        at.key,
+        noise,
+    )
+    return sampler.step(denoise, x, sampler.init(x) if memory is None else memory, at)
 
 
 def run_along(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from diffusion.ranges import demand
 from diffusion.sampling.loop import BaseSampler
 from diffusion.sampling.phi import phi
 from diffusion.sampling.step_context import interpolate
@@ -20,15 +21,20 @@ class UniPC(BaseSampler):
 
     Attributes:
       predictor_order: 2 or 3; the corrector adds one.
+      max_ratio: a step in ln(sigma) that is more than this many times as long as the one before it
+        is predicted with a lower order, see `StepContext.trusted_order`; > 0, infinite for the
+        published method.
     Source: Zhao et al. 2023, arXiv:2302.04867, Algorithms 5 to 8 with B(h) = exp(h) - 1 ("bh2").
       nfe = num_steps.
     """
 
     predictor_order: int = field(default=2, metadata={"static": True})
+    max_ratio: float = 2.0
 
     def __post_init__(self):
         if self.predictor_order not in (2, 3):
             raise ValueError(f"predictor_order={self.predictor_order} of UniPC is neither 2 nor 3.")
+        demand("(0, inf]", max_ratio=self.max_ratio)
 
     @property
     def order(self) -> int:
@@ -58,7 +64,7 @@ class UniPC(BaseSampler):
         h, gaps = at.h, at.earlier_h(order - 1)
         # before sigma = 0 the order falls by one at each step
         steps_left = jnp.where(at.sigmas[at.num_steps] > 0, order, at.num_steps - at.step)
-        order_here = jnp.minimum(at.available_order(order), steps_left)
+        order_here = jnp.minimum(at.trusted_order(order, self.max_ratio), steps_left)
         estimate = D
         for k in range(2, order + 1):
             nodes = _nodes(h, gaps[: k - 1])

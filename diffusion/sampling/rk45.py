@@ -34,7 +34,7 @@ class RK45(BaseSampler):
     def __post_init__(self):
         demand("(0, 1)", tolerance=self.tolerance)
 
-    def nfe(self, num_steps: int) -> None:
+    def nfe(self, num_steps: int, *, ends_above_zero: bool = False) -> None:
         return None
 
     def __call__(

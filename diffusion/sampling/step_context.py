@@ -9,7 +9,7 @@ h = -ln(q) are computed without cancellation, and a sampler corrects D rather th
 correction that is added to x itself would be rounded away.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +26,15 @@ class StepContext(NamedTuple):
       sigmas: the grid, padded; the step goes from sigmas[step] to sigmas[step + 1].
       num_steps: number of steps of the whole grid.
       key: one for the batch or one for each image.
+      given_noise: unit noise to use in place of the key's, of the shape of x; where a step draws
+        several, stacked on a first axis.
     """
 
     step: Int[Array, ""]
     sigmas: Float[Array, "S"]
     num_steps: Int[Array, ""]
     key: Keys
+    given_noise: Any = None
 
     @property
     def sigma(self) -> Float[Array, ""]:
@@ -73,9 +76,33 @@ class StepContext(NamedTuple):
         """The number of estimates so far, at most `highest`; 1 on the step to sigma = 0."""
         return jnp.where(self.sigma_next > 0, jnp.minimum(self.step + 1, highest), 1)
 
-    def noise(self, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-        """The unit noise of this step. A subclass may return noise of its own."""
-        return unit_noise(self.key, self.step, x)
+    def trusted_order(self, highest: int, max_ratio: Array | float) -> Int[Array, ""]:
+        """The available order, lowered where the step is too long for a polynomial in ln(sigma).
+
+        A polynomial through earlier estimates that is followed much further than they lie apart
+        misleads, as on the step from timestep 53 to 0 of a grid of 20 timesteps of DDPM.
+
+        Args:
+          highest: 2 or 3.
+          max_ratio: order 2 needs h <= max_ratio * (h of the step before); order 3 needs
+            3/4 max_ratio for this step and for the one before, and h <= max_ratio / 2. Infinite
+            lowers nothing.
+        """
+        h, *earlier = self.h, *self.earlier_h(highest - 1)
+        trusted = jnp.where(h <= max_ratio * earlier[0], 2, 1)
+        if highest == 3:
+            even = (h <= 0.75 * max_ratio * earlier[0]) & (
+                earlier[0] <= 0.75 * max_ratio * earlier[1]
+            )
+            trusted = jnp.where(even & (h <= max_ratio / 2), 3, trusted)
+        return jnp.minimum(trusted, self.available_order(highest))
+
+    def noise(self, x: Float[Array, "B ..."], part: int = 0) -> Float[Array, "B ..."]:
+        """The unit noise of this step; further parts are independent draws of the same step."""
+        if self.given_noise is not None:
+            several = self.given_noise.ndim > x.ndim
+            return self.given_noise[part] if several else self.given_noise
+        return unit_noise(self.key, self.step, x, part)
 
     def add_noise(self, x: Float[Array, "B ..."], std: Array) -> Float[Array, "B ..."]:
         """x plus this step's noise times std; nothing is drawn where std is 0."""

@@ -10,13 +10,17 @@ Keys = Key[Array, ""] | Key[Array, "B"]
 """One key for the batch, or one for each image: then no image depends on the others."""
 
 
-def unit_noise(key: Keys, step: Array | int, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-    """Normal draws for one step, of the shape and type of x."""
-    if key.ndim == 0:
-        return jax.random.normal(jax.random.fold_in(key, step), x.shape, x.dtype)
-    return jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, step), x.shape[1:], x.dtype))(
-        key
-    )
+def unit_noise(
+    key: Keys, step: Array | int, x: Float[Array, "B ..."], part: int = 0
+) -> Float[Array, "B ..."]:
+    """Normal draws for one step, of the shape and type of x; each part of a step has its own."""
+
+    def draw(key: Array, shape: tuple[int, ...]) -> Array:
+        key = jax.random.fold_in(key, step)
+        key = jax.random.fold_in(key, part) if part else key
+        return jax.random.normal(key, shape, x.dtype)
+
+    return draw(key, x.shape) if key.ndim == 0 else jax.vmap(lambda k: draw(k, x.shape[1:]))(key)
 
 
 def check_key(key: Any, x: Shaped[Array, "B ..."]) -> None:

@@ -1,0 +1,32 @@
+"""Every deterministic sampler on every grid: a higher order never loses to Euler (DDIM).
+
+How the error is measured is written in `benchmarks.sampler_grids`.
+"""
+
+import pytest
+from sampler_table import DETERMINISTIC, RungeKutta2
+
+import diffusion as dm
+from benchmarks.sampler_grids import GRIDS, error
+
+SAMPLERS = [s for s in DETERMINISTIC if not isinstance(s, dm.Euler | RungeKutta2)]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
+def test_no_sampler_loses_to_euler_on_the_same_grid(sampler):
+    errors = {
+        (grid, n): error(sampler, grid, n) / error(dm.Euler(), grid, n)
+        for grid in GRIDS
+        for n in (10, 20, 50)
+    }
+    assert {place: ratio for place, ratio in errors.items() if ratio > 1.05} == {}
+
+
+@pytest.mark.parametrize("sampler", [dm.Euler(), *SAMPLERS], ids=repr)
+def test_twice_the_steps_are_never_worse(sampler):
+    errors = {
+        (grid, n): error(sampler, grid, n) / error(sampler, grid, n // 2)
+        for grid in GRIDS
+        for n in (10, 20, 50)
+    }
+    assert {place: ratio for place, ratio in errors.items() if ratio > 1} == {}
