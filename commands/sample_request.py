@@ -25,7 +25,15 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm-sde": dm.DPMSolverSDE(),
     "unipc": dm.UniPC(2),
     "unipc3": dm.UniPC(3),
+    "dpm-singlestep": dm.DPMSolverSinglestep(),
+    "dpm-sde-2s": dm.DPMSolverSDE2S(),
     "lms": dm.AdamsBashforth(4),
+    "pndm": dm.PNDM(),
+    "deis": dm.DEIS(3),
+    "kdpm2": dm.KDPM2(),
+    "kdpm2-ancestral": dm.KDPM2(eta=1.0),
+    "sa-solver": dm.SASolver(),
+    "predictor-corrector": dm.PredictorCorrector(),
     "rk45": dm.RK45(),
 }
 

@@ -15,7 +15,9 @@ from diffusion.noise.chain import VPChain, VPLinear
 from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified, UniformTime
 from diffusion.noise.schedules import Flow, VPCosine, VPSigmoid
 from diffusion.noise.sdes import VE, SubVP, VPContinuous
-from diffusion.sampling.dpm import DPMSolver, DPMSolver2S, DPMSolverSDE
+from diffusion.sampling.deis import DEIS
+from diffusion.sampling.dpm import DPMSolver, DPMSolver2S
+from diffusion.sampling.dpm_sde import DPMSolverSDE, DPMSolverSDE2S
 from diffusion.sampling.grids import Even, Exponential, Karras, VPTimesteps
 from diffusion.sampling.guidance import (
     autoguidance,
@@ -25,11 +27,16 @@ from diffusion.sampling.guidance import (
     clip_dynamically,
     in_interval,
 )
+from diffusion.sampling.kdpm import KDPM2
 from diffusion.sampling.likelihood import bits_per_dim, log_density, variational_bound
 from diffusion.sampling.loop import BaseSampler, step, trajectory
 from diffusion.sampling.multistep import AdamsBashforth, UniPC
+from diffusion.sampling.pndm import PNDM
+from diffusion.sampling.predictor_corrector import PredictorCorrector
 from diffusion.sampling.rk45 import RK45
+from diffusion.sampling.sa_solver import SASolver
 from diffusion.sampling.samplers import Ancestral, Euler, Heun
+from diffusion.sampling.singlestep import DPMSolverSinglestep
 from diffusion.sampling.step_context import StepContext, interpolate
 from diffusion.sharding import Mesh
 from diffusion.training.augment import Flip, NonLeaky, Unchanged
@@ -48,9 +55,12 @@ from diffusion.training.loss import (
 from diffusion.training.step import TrainState, make_train_step
 
 __all__ = [
+    "DEIS",
     "EDM",
     "EMA",
+    "KDPM2",
     "P2",
+    "PNDM",
     "RK45",
     "V",
     "VE",
@@ -61,6 +71,8 @@ __all__ = [
     "DPMSolver",
     "DPMSolver2S",
     "DPMSolverSDE",
+    "DPMSolverSDE2S",
+    "DPMSolverSinglestep",
     "Denoise",
     "Denoiser",
     "EDMWeighting",
@@ -82,7 +94,9 @@ __all__ = [
     "NoUncertainty",
     "NonLeaky",
     "PowerFunction",
+    "PredictorCorrector",
     "RePaint",
+    "SASolver",
     "Score",
     "Several",
     "Sigmoid",

@@ -55,7 +55,9 @@ class DPMSolver(BaseSampler):
       max_ratio: a step in ln(sigma) that is more than this many times as long as the one before it
         is taken with a lower order, see `StepContext.trusted_order`; > 0, infinite for the
         published method.
-    Source: Lu et al. 2022, arXiv:2211.01095, Algorithm 2 and appendix B. nfe = num_steps.
+      predicts: "x_0", DPM-Solver++, or "eps", DPM-Solver: what the line or parabola goes through.
+    Source: Lu et al. 2022, arXiv:2211.01095, Algorithm 2 and appendix B; "eps": Lu et al. 2022,
+      arXiv:2206.00927, appendix D. nfe = num_steps.
       Deviations: in the published third-order step the second derivative of D is half of what it
       should be, which makes it second order; here it is whole. The published method has no
       max_ratio; without it, grids whose last steps are long give errors above Euler's.
@@ -63,10 +65,13 @@ class DPMSolver(BaseSampler):
 
     order: int = field(default=2, metadata={"static": True})
     max_ratio: float = 2.0
+    predicts: str = field(default="x_0", metadata={"static": True})
 
     def __post_init__(self):
         if self.order not in (2, 3):
             raise ValueError(f"order={self.order} of DPMSolver is neither 2 nor 3.")
+        if self.predicts not in ("x_0", "eps"):
+            raise ValueError(f"predicts={self.predicts!r} of DPMSolver is neither 'x_0' nor 'eps'.")
         demand("(0, inf]", max_ratio=self.max_ratio)
 
     def init(self, x_T):
@@ -74,62 +79,46 @@ class DPMSolver(BaseSampler):
 
     def step(self, denoise, x, memory, at):
         D = denoise(x, at.sigma)
-        polynomial = _line if self.order == 2 else _parabola
-        estimate = polynomial(D, memory, at, self.max_ratio)
-        return interpolate(x, estimate, at.q, at.p), (D, *memory)[:-1]
+        first, second = moments(at.h)
+        if self.predicts == "eps":
+            latest, unit = (x - D) / at.sigma, -at.sigma  # a change of eps, as one of D
+            first, second = 1 - first, 1 - 2 * first + second
+        else:
+            latest, unit = D, 1.0
+        # at order 2 the published, simpler weight 1/2
+        change = polynomial_change(latest, memory, at, self.max_ratio, (0.5, first, second))
+        return interpolate(x, D + unit * change, at.q, at.p), (latest, *memory)[:-1]
 
 
-def _line(D: Array, earlier: tuple[Array, ...], at: StepContext, max_ratio: Any) -> Array:
-    """The mean over the step of the line through the last two estimates, to second order in h."""
-    (D_1,) = earlier
-    (h_1,) = at.earlier_h(1)
-    slope = jnp.where(at.trusted_order(2, max_ratio) == 2, at.h / (2 * h_1), 0.0)
-    return D + slope * (D - D_1)
+def moments(h: Array) -> tuple[Array, Array]:
+    """Means of u and u^2 over a step, u from 0 to 1, with the weight exp(h u) of D."""
+    p = -jnp.expm1(-h)
+    return h * phi(2, h) / p, 2 * h * phi(3, h) / p
 
 
-def _parabola(D: Array, earlier: tuple[Array, ...], at: StepContext, max_ratio: Any) -> Array:
-    """The weighted mean over the step of the parabola through the last three estimates."""
-    D_1, D_2 = earlier
-    h, (h_1, h_2), order = at.h, at.earlier_h(2), at.trusted_order(3, max_ratio)
-    first, second = (D - D_1) * (h / h_1), (D_1 - D_2) * (h / h_2)
-    slope = jnp.where(order == 3, first + h_1 / (h_1 + h_2) * (first - second), first)
-    curvature = jnp.where(order == 3, 2 * (first - second) * h / (h_1 + h_2), 0.0)
-    # phi-functions of the exponential integrator; at order 2 the published, simpler weight 1/2
-    change = jnp.where(order == 3, h * phi(2, h) / at.p, 0.5) * slope
-    change = change + h * phi(3, h) / at.p * curvature
-    return jnp.where(order == 1, D, D + change)
+def polynomial_change(
+    latest: Array,
+    earlier: tuple[Array, ...],
+    at: StepContext,
+    max_ratio: Any,
+    weights: tuple[Any, Any, Any],
+) -> Array:
+    """The weighted mean over the step of a polynomial in ln(sigma), less the latest value.
 
+    The polynomial goes through the latest and the earlier values.
 
-@dataclass(frozen=True)
-class DPMSolverSDE(BaseSampler):
-    """DPM-Solver++ SDE 2M: the second-order multistep for the reverse SDE, which draws noise.
-
-    Attributes:
-      eta: amount of noise, >= 0; 1 is the reverse SDE, 0 is DPM-Solver++ 2M.
-      max_ratio: as of `DPMSolver`.
-    Source: Lu et al. 2022, arXiv:2211.01095, appendix (SDE-DPM-Solver++ 2M). nfe = num_steps.
+    Args:
+      earlier: one value for a line, or two for a parabola, the newest first.
+      weights: the mean of u at order 2, and the means of u and u^2 at order 3, u from 0 to 1.
     """
-
-    eta: float = 1.0
-    max_ratio: float = 2.0
-
-    def __post_init__(self):
-        demand("[0, inf)", eta=self.eta)
-        demand("(0, inf]", max_ratio=self.max_ratio)
-
-    @property
-    def order(self) -> int:
-        return 2 if self.eta == 0 else 1
-
-    @property
-    def is_deterministic(self) -> bool:
-        return self.eta == 0
-
-    def init(self, x_T):
-        return (jnp.zeros_like(x_T),)  # the estimate of the step before
-
-    def step(self, denoise, x, memory, at):
-        D = denoise(x, at.sigma)
-        x_weight, D_weight = at.q ** (1 + self.eta), -jnp.expm1(-(1 + self.eta) * at.h)
-        x = interpolate(x, _line(D, memory, at, self.max_ratio), x_weight, D_weight)
-        return at.add_noise(x, at.sigma_next * jnp.sqrt(-jnp.expm1(-2 * self.eta * at.h))), (D,)
+    order = at.trusted_order(len(earlier) + 1, max_ratio)
+    h, (h_1, *older) = at.h, at.earlier_h(len(earlier))
+    first = (latest - earlier[0]) * (h / h_1)
+    change = jnp.where(order >= 2, weights[0] * first, 0.0)
+    if older:
+        (h_2,) = older
+        second = (earlier[0] - earlier[1]) * (h / h_2)
+        slope = first + h_1 / (h_1 + h_2) * (first - second)
+        curvature = 2 * (first - second) * h / (h_1 + h_2)
+        change = jnp.where(order == 3, weights[1] * slope + weights[2] / 2 * curvature, change)
+    return change

@@ -40,7 +40,7 @@ class BaseSampler:
     """
 
     order: Any  # an int; a class attribute, a field or a property
-    stages: int = 1
+    stages: Any = 1  # as order
     is_adaptive: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -21,24 +21,30 @@ class UniPC(BaseSampler):
 
     Attributes:
       predictor_order: 2 or 3; the corrector adds one.
+      corrects: whether there is a corrector; without it the predictor is used alone.
+      B: "bh2", B(h) = exp(h) - 1, or "bh1", B(h) = h: scales the weight of a single difference,
+        B(h) / (2 (exp(h) - 1)); with more of them it cancels.
       max_ratio: a step in ln(sigma) that is more than this many times as long as the one before it
         is predicted with a lower order, see `StepContext.trusted_order`; > 0, infinite for the
         published method.
-    Source: Zhao et al. 2023, arXiv:2302.04867, Algorithms 5 to 8 with B(h) = exp(h) - 1 ("bh2").
-      nfe = num_steps.
+    Source: Zhao et al. 2023, arXiv:2302.04867, Algorithms 5 to 8. nfe = num_steps.
     """
 
     predictor_order: int = field(default=2, metadata={"static": True})
     max_ratio: float = 2.0
+    corrects: bool = field(default=True, metadata={"static": True})
+    B: str = field(default="bh2", metadata={"static": True})
 
     def __post_init__(self):
         if self.predictor_order not in (2, 3):
             raise ValueError(f"predictor_order={self.predictor_order} of UniPC is neither 2 nor 3.")
+        if self.B not in ("bh1", "bh2"):
+            raise ValueError(f"B={self.B!r} of UniPC is neither 'bh1' nor 'bh2'.")
         demand("(0, inf]", max_ratio=self.max_ratio)
 
     @property
     def order(self) -> int:
-        return self.predictor_order + 1
+        return self.predictor_order + self.corrects
 
     def init(self, x_T):
         # x at the start of the step before, corrected, and the latest estimates, newest first
@@ -53,10 +59,9 @@ class UniPC(BaseSampler):
         last = at._replace(step=jnp.maximum(at.step - 1, 0))
         h, gaps = last.h, last.earlier_h(order - 1)
         num_estimates = jnp.minimum(at.step, order)
-        for k in range(1, order + 1):
-            nodes = _nodes(h, gaps[: k - 1])
-            differences = _differences(D_1, older[: k - 1], nodes)
-            estimate = _estimate(D_1, h, [*differences, D - D_1], [*nodes, jnp.ones_like(h)])
+        for k in range(1, order + 1) if self.corrects else ():
+            nodes = [*nodes_of(h, gaps[: k - 1]), jnp.ones_like(h)]
+            estimate = self._estimate(D_1, h, [*older[: k - 1], D], nodes)
             corrected = interpolate(x_1, estimate, last.q, last.p)
             x = jnp.where(num_estimates == k, corrected, x)
 
@@ -65,15 +70,26 @@ class UniPC(BaseSampler):
         # before sigma = 0 the order falls by one at each step
         steps_left = jnp.where(at.sigmas[at.num_steps] > 0, order, at.num_steps - at.step)
         order_here = jnp.minimum(at.trusted_order(order, self.max_ratio), steps_left)
+        if self.B == "bh1":
+            order_here = jnp.where(h <= self.max_ratio / 2, order_here, 1)
         estimate = D
         for k in range(2, order + 1):
-            nodes = _nodes(h, gaps[: k - 1])
-            differences = _differences(D, [D_1, *older][: k - 1], nodes)
-            estimate = jnp.where(order_here == k, _estimate(D, h, differences, nodes), estimate)
+            nodes = nodes_of(h, gaps[: k - 1])
+            polynomial = self._estimate(D, h, [D_1, *older][: k - 1], nodes)
+            estimate = jnp.where(order_here == k, polynomial, estimate)
         return interpolate(x, estimate, at.q, at.p), (x, D, D_1, *older[:-1])
 
+    def _estimate(self, D: Array, h: Array, others: list[Array], nodes: list[Array]) -> Array:
+        """The mean of a polynomial through D, at 0, and the others, at their nodes."""
+        if len(nodes) == 1:
+            weights = [0.5 if self.B == "bh2" else h / (-2 * jnp.expm1(-h))]
+        else:
+            weights = exact_weights(h, nodes)
+        pairs = zip(weights, differences_at(D, others, nodes), strict=True)
+        return D + sum(weight * difference for weight, difference in pairs)
 
-def _nodes(h: Array, gaps: list[Array]) -> list[Array]:
+
+def nodes_of(h: Array, gaps: list[Array]) -> list[Array]:
     """Places of earlier estimates in lambda, from the start of the step in units of h: negative."""
     nodes, distance = [], jnp.zeros_like(h)
     for gap in gaps:
@@ -82,20 +98,16 @@ def _nodes(h: Array, gaps: list[Array]) -> list[Array]:
     return nodes
 
 
-def _differences(D: Array, earlier: list[Array], nodes: list[Array]) -> list[Array]:
-    return [(D_k - D) / node for D_k, node in zip(earlier, nodes, strict=True)]
+def differences_at(D: Array, others: list[Array], nodes: list[Array]) -> list[Array]:
+    """(D_k - D) / node_k of each other estimate."""
+    return [(D_k - D) / node for D_k, node in zip(others, nodes, strict=True)]
 
 
-def _estimate(D: Array, h: Array, differences: list[Array], nodes: list[Array]) -> Array:
-    """D plus the weighted differences (D_k - D) / node_k."""
-    pairs = zip(_weights(h, nodes), differences, strict=True)
-    return D + sum(weight * difference for weight, difference in pairs)
+def exact_weights(h: Array, nodes: list[Array]) -> Array:
+    """Weights of the differences that integrate a polynomial through all nodes exactly.
 
-
-def _weights(h: Array, nodes: list[Array]) -> Array:
-    """Weights of the differences, from equation 12 of the paper."""
-    if len(nodes) == 1:
-        return jnp.full(1, 0.5, h.dtype)
+    Source: Zhao et al. 2023, arXiv:2302.04867, equation 12.
+    """
     powers = range(len(nodes))
     rows = jnp.stack([jnp.stack([node**power for node in nodes]) for power in powers])
     b = [math.factorial(k + 1) * phi(k + 2, h) / phi(1, h) for k in powers]
@@ -108,12 +120,15 @@ class AdamsBashforth(BaseSampler):
 
     Attributes:
       order: 2, 3 or 4.
+      lowers_last: whether the step to sigma = 0 returns the estimate D itself, as all samplers here
+        do; otherwise it is a step like the others, as in k-diffusion's LMS, which differs by up to
+        0.02 of the images' scale in ten steps.
     Source: Adams-Bashforth with variable steps, Hairer, Norsett & Wanner 1993, section III.5; in
-      sigma as k-diffusion's LMS. PLMS (Liu et al. 2022, arXiv:2202.09778) uses the coefficients of
-      equal steps instead. nfe = num_steps.
+      sigma as k-diffusion's LMS. `PNDM` has the weights of equal steps instead. nfe = num_steps.
     """
 
     order: int = field(default=4, metadata={"static": True})
+    lowers_last: bool = field(default=True, metadata={"static": True})
 
     def __post_init__(self):
         if self.order not in (2, 3, 4):
@@ -133,6 +148,8 @@ class AdamsBashforth(BaseSampler):
             # change * slope is p (D - x): a correction of the slope is one of -D, times sigma
             correction = at.sigma * sum(w * (earlier - slope) for w, earlier in pairs)
             available = at.available_order(self.order)
+            if not self.lowers_last:
+                available = jnp.minimum(at.step + 1, self.order)
             estimate = jnp.where(available == k, D - correction, estimate)
         return interpolate(x, estimate, at.q, at.p), (slope, *memory)[:-1]
 

@@ -2,8 +2,7 @@
 
 `key` is one key for the batch or, as a (B,) array, one for each image. With one for each image the
 result of an image does not depend on the others, so a batch may be cut anywhere. `trajectory`
-returns all x_t. Here are the samplers that step in sigma; those that step in ln(sigma) are in
-`dpm`, those that use more than two earlier estimates in `multistep`, the adaptive one in `rk45`.
+returns all x_t. Here are the samplers that step in sigma; each of the others has a file of its own.
 """
 
 from dataclasses import dataclass, field
@@ -14,10 +13,17 @@ from jaxtyping import Array
 
 from diffusion.ranges import demand
 from diffusion.sampling.churn import add_churn, check_churn
-from diffusion.sampling.dpm import DPMSolver, DPMSolver2S, DPMSolverSDE
+from diffusion.sampling.deis import DEIS
+from diffusion.sampling.dpm import DPMSolver, DPMSolver2S
+from diffusion.sampling.dpm_sde import DPMSolverSDE, DPMSolverSDE2S
+from diffusion.sampling.kdpm import KDPM2
 from diffusion.sampling.loop import BaseSampler
 from diffusion.sampling.multistep import AdamsBashforth, UniPC
+from diffusion.sampling.pndm import PNDM
+from diffusion.sampling.predictor_corrector import PredictorCorrector
 from diffusion.sampling.rk45 import RK45
+from diffusion.sampling.sa_solver import SASolver
+from diffusion.sampling.singlestep import DPMSolverSinglestep
 from diffusion.sampling.step_context import interpolate
 
 
@@ -147,8 +153,8 @@ class Heun(BaseSampler):
 
         def corrected() -> Array:
             D_next = denoise(x_euler, sigma_next)
-            weight = p / (2 * q) * (1 + sigma_next) / (1 + sigma)
-            in_flow_time = x_euler + weight * (D_next - D)
+            weight = (1 + sigma_next) / (2 * q * (1 + sigma))
+            in_flow_time = interpolate(x, D + weight * (D_next - D), q, p)
             if self.time == "flow":
                 return in_flow_time
             slope, slope_next = (x - D) / sigma, (x_euler - D_next) / sigma_next
@@ -164,9 +170,16 @@ Sampler = (
     | Heun
     | DPMSolver2S
     | DPMSolver
+    | DPMSolverSinglestep
     | DPMSolverSDE
+    | DPMSolverSDE2S
     | RK45
     | UniPC
     | AdamsBashforth
+    | PNDM
+    | DEIS
+    | KDPM2
+    | SASolver
+    | PredictorCorrector
 )
 """The samplers that a recipe may name. A new one is added here."""
