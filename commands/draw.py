@@ -75,6 +75,22 @@ def film(
     return [images.grid(to_pixels(x)) for x in xs]
 
 
+def picture(pipeline: Pipeline, *, is_film: bool) -> str:
+    """The file that shows the samples at a glance: grid.png, or samples.npz where it cannot be.
+
+    Raises:
+      ValueError: an animation is asked for of images that cannot be pictures.
+    """
+    shape = pipeline.model.image_shape
+    if images.can_be_png(shape):
+        return "grid.png"
+    reason = f"images of shape {shape} are neither grey (H, W, 1) nor RGB (H, W, 3)"
+    if is_film:
+        raise ValueError(f"--gif: {reason}; leave it out.")
+    hosts.print_on_main(f"{reason}: they are written to samples.npz alone.")
+    return "samples.npz"
+
+
 def _run(
     sampler: Callable,
     pipeline: Pipeline,

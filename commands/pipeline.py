@@ -37,7 +37,8 @@ class Pipeline:
       conditions: further inputs of the network by keyword, one row for each image; if there are
         more images than rows, the rows repeat.
     Raises:
-      ValueError: guidance for a network that was not trained with the null class.
+      ValueError: guidance for a network that was not trained with the null class, or a network that
+        returns images of other channels than it takes.
     """
 
     model: Model
@@ -55,6 +56,13 @@ class Pipeline:
             raise ValueError(
                 f"guidance={self.sampling.guidance} needs a network that was trained with classes "
                 "and with label_dropout above 0; use 1."
+            )
+        *_, taken = self.model.image_shape
+        returned = self.model.output_channels
+        if returned not in (taken, 2 * taken):  # twice as many: their mean and variance
+            raise ValueError(
+                f"the network takes {taken} channels and returns {returned}, so its output is no "
+                f"estimate of its input; only networks that return {taken} can be sampled."
             )
 
     def denoiser(self, label: Int[Array, "B"], **conditions: Array) -> Denoise:

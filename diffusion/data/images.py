@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from diffusion.pixels import from_pixels
@@ -28,9 +28,9 @@ def grid(
     return canvas
 
 
-def is_png(channels: int) -> bool:
-    """Whether images of this many channels can be PNG and GIF files: grey and RGB can."""
-    return channels in (1, 3)
+def can_be_png(shape: tuple[int, ...]) -> bool:
+    """Whether images of this shape can be PNG and GIF files: (H, W, 1) is grey, (H, W, 3) RGB."""
+    return len(shape) == 3 and shape[-1] in (1, 3)
 
 
 def save_png(path: Path, pixels: UInt8[np.ndarray, "H W C"], zoom: int = 1) -> None:
@@ -53,7 +53,7 @@ def read(path: Path, channels: int) -> Float[np.ndarray, "H W C"]:
       ValueError: the file is not an image or is damaged, its values are out of range, or channels
         is not 1 or 3.
     """
-    if not is_png(channels):
+    if channels not in (1, 3):
         raise ValueError(
             f"{path}: image files have 1 or 3 channels, but the network has {channels}."
         )
@@ -155,7 +155,7 @@ def save_gif(path: Path, frames: list[UInt8[np.ndarray, "H W C"]], seconds: floa
 
 
 def claim_folder(folder: Path) -> None:
-    """Creates the folder and checks that it is writable, before the work of sampling.
+    """Creates the folder and checks that it is writable, before the work of filling it.
 
     Raises:
       OSError: the folder cannot be created or written to.
@@ -164,23 +164,6 @@ def claim_folder(folder: Path) -> None:
     probe = folder / ".probe"
     probe.touch()
     probe.unlink()
-
-
-def save_samples(
-    folder: Path, pixels: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, "N"]
-) -> None:
-    """Writes grid.png, 00000.png ... and samples.npz.
-
-    Removes the numbered images of an earlier call, so that the folder holds one set of samples.
-    """
-    if (folder / "samples.npz").exists():
-        for path in folder.glob("[0-9]" * 5 + ".png"):
-            path.unlink()
-    for index, image in enumerate(pixels):
-        save_png(folder / f"{index:05d}.png", image)
-    np.savez(folder / "samples.npz", images=pixels, labels=labels)
-    canvas = grid(pixels[:400])
-    save_png(folder / "grid.png", canvas, zoom=zoom_for(canvas))
 
 
 def zoom_for(pixels: UInt8[np.ndarray, "H W C"]) -> int:
