@@ -174,5 +174,5 @@ def _of_diffusers(folder: Path) -> Pipeline:
         params=sharding.on_every_device(mesh, found.params),
         mesh=mesh,
         trains_null=False,
-        name="diffusers' weights",
+        name=found.name,
     )
