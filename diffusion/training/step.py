@@ -18,6 +18,7 @@ from diffusion.training.clipping import global_norm
 from diffusion.training.coupling import Coupling, Independent
 from diffusion.training.ema import Average
 from diffusion.training.loss import LossUncertainty, NoUncertainty, Simple, loss
+from diffusion.training.precision import check_weights
 
 
 @partial(
@@ -31,7 +32,7 @@ class TrainState:
 
     Attributes:
       step: number of steps taken, int32 scalar.
-      params: the network's weights.
+      params: the network's weights, float32.
       opt_state: state of the optax optimiser.
       ema: averaged weights for sampling; `ema.choose(state.ema, name)` returns one average.
       uncertainty: learned parameters of the loss, see `Uncertainty`.
@@ -51,7 +52,12 @@ class TrainState:
         ema: Average,
         uncertainty: LossUncertainty = NoUncertainty(),  # noqa: B008 (frozen)
     ) -> "TrainState":
-        """The state before the first step."""
+        """The state before the first step.
+
+        Raises:
+          ValueError: weights are narrower than float32.
+        """
+        check_weights(params)
         learned = uncertainty.init()
         opt_state = optimizer.init((params, learned))
         return cls(jnp.zeros((), jnp.int32), params, opt_state, ema.init(params), learned)
@@ -98,7 +104,8 @@ def make_train_step(
         image.
       preconditioning: defines what the network predicts.
       noise: distribution of sigma, `noise(key, (B,)) -> sigma`.
-      optimizer: an optax transformation; `update` receives `grad_norm`, see `clip_by_grad_norm`.
+      optimizer: an optax transformation; `update` receives `grad_norm`, see `clip_by_grad_norm`,
+        and the loss as `value`, which `optax.contrib.reduce_on_plateau` needs.
       ema: averages of the weights.
       weighting: `weighting(sigma, c_out) -> factor` of the loss.
       uncertainty: learned scale of the loss by noise level; the state must be made with the same.
@@ -182,7 +189,7 @@ def make_train_step(
         def advanced(state: TrainState) -> TrainState:
             learning = (state.params, state.uncertainty)
             updates, opt_state = optax.with_extra_args_support(optimizer).update(
-                grads, state.opt_state, learning, grad_norm=grad_norm
+                grads, state.opt_state, learning, grad_norm=grad_norm, value=losses.mean()
             )
             params, learned = cast(Any, optax.apply_updates(learning, updates))
             params = params if project is None else project(params)
