@@ -76,7 +76,7 @@ class Pipeline:
         make = partial(dm.denoiser, self.network, self.params, self.preconditioning, **conditions)
         denoise = make(**labels)
         if self.sampling.guidance != 1:
-            uncond = make(label=jnp.full_like(label, -1))
+            uncond = make(label=jnp.full(label.shape, -1, jnp.int32))
             denoise = dm.classifier_free(denoise, uncond, self.sampling.guidance)
         return dm.clip(denoise) if self.sampling.clip_x_0 else denoise
 

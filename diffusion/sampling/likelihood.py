@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from diffusion.denoiser import Denoise
-from diffusion.pixels import from_pixels
+from diffusion.pixels import check_image, from_pixels
 from diffusion.ranges import demand, demand_ascent
 from diffusion.sampling.loop import as_pytree, check_grid
 from diffusion.sampling.ode import integrate
@@ -89,6 +89,7 @@ def log_density(
     demand("(0, inf)", sigma_min=sigma_min, sigma_max=sigma_max)
     demand_ascent(sigma_min=sigma_min, sigma_max=sigma_max)
     demand("(0, 1)", tolerance=tolerance)
+    check_image("image", image)
     check_key(key, image)
     probe = jnp.where(uniform(key, image) < 0.5, -1.0, 1.0).astype(image.dtype)
     return _log_density(as_pytree(denoise), image, probe, sigma_min, sigma_max, tolerance)

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.denoiser import Network, Preconditioning, per_image
+from diffusion.pixels import check_image
 from diffusion.ranges import demand
 
 
@@ -201,7 +202,10 @@ def loss(
       eps: unit noise.
       weighting: `weighting(sigma, c_out) -> factor` of each image's loss.
       cond: further inputs of the network, such as label and dropout_key.
+    Raises:
+      ValueError: images of integers.
     """
+    check_image("x_0", x_0)
     x_t = x_0 + per_image(sigma, x_0) * eps
     c_skip, c_out, c_in, c_noise = preconditioning(sigma)
     target = (x_0 - per_image(c_skip, x_0) * x_t) / per_image(c_out, x_0)

@@ -8,11 +8,11 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Integer, Key
 
 from diffusion.denoiser import Network, Preconditioning
 from diffusion.noise.distributions import Noise
-from diffusion.pixels import from_pixels
+from diffusion.pixels import check_image, from_pixels
 from diffusion.training.augment import Augment, Batch, Unchanged
 from diffusion.training.clipping import global_norm
 from diffusion.training.coupling import Coupling, Independent
@@ -66,8 +66,12 @@ class TrainState:
 TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]
 
 
-def drop_label(key: Key[Array, ""], label: Int[Array, "B"], rate: float) -> Int[Array, "B"]:
+def drop_label(key: Key[Array, ""], label: Integer[Array, "B"], rate: float) -> Int[Array, "B"]:
     """Replaces each label by the null class -1 with probability `rate`, one image at a time."""
+    # an unsigned type has no -1; what lies beyond int32 stays a number that is no class
+    label = jnp.asarray(label)
+    largest = min(jnp.iinfo(label.dtype).max, jnp.iinfo(jnp.int32).max)
+    label = jnp.minimum(label, jnp.asarray(largest, label.dtype)).astype(jnp.int32)
     return jnp.where(jax.random.bernoulli(key, rate, label.shape), -1, label)
 
 
@@ -180,6 +184,9 @@ def make_train_step(
     def train_step(
         state: TrainState, batch: Batch, key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
+        if "image" not in batch:
+            raise ValueError(f"the batch has no 'image', only {sorted(batch)}.")
+        check_image("the batch's 'image'", batch["image"])
         *draw_keys, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 5)
         whole = draw(batch, draw_keys)
         grads, losses = gradient((state.params, state.uncertainty), whole, dropout_key)
