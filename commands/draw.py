@@ -15,6 +15,7 @@ from commands.edits import Edit
 from commands.pipeline import Pipeline, noise_and_keys
 from diffusion import sharding
 from diffusion.data import images
+from diffusion.keys import IMPL
 from diffusion.pixels import to_pixels
 from diffusion.run import hosts
 
@@ -104,7 +105,7 @@ def _run(
     batch = {"index": index, "label": labels, **pipeline.conditions_of(index)}
     batch = sharding.shard_batch(pipeline.mesh, batch)
     eps, sampler_keys = noise_and_keys(
-        jax.random.key(seed), batch.pop("index"), pipeline.model.image_shape
+        jax.random.key(seed, impl=IMPL), batch.pop("index"), pipeline.model.image_shape
     )
     denoise = edit.denoise(pipeline.denoiser(**batch))
     x_T, sigmas = edit.start(denoise, eps, sampling.grid(sampling.num_steps), index)

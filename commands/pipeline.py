@@ -17,6 +17,7 @@ from configs.recipe import Recipe, Sampling
 from diffusion import sharding
 from diffusion.data.dataset import Dataset
 from diffusion.denoiser import Denoise, Network, Preconditioning
+from diffusion.keys import IMPL
 from diffusion.run import checkpoint
 from unet_flax import Model
 
@@ -82,7 +83,8 @@ class Pipeline:
 
     def noise_of_seed(self, seed: int) -> Float[Array, "..."]:
         """The unit noise that the first image of a seed starts from."""
-        return noise_and_keys(jax.random.key(seed), jnp.arange(1), self.model.image_shape)[0][0]
+        key = jax.random.key(seed, impl=IMPL)
+        return noise_and_keys(key, jnp.arange(1), self.model.image_shape)[0][0]
 
     def conditions_of(self, index: Int[np.ndarray, "N"]) -> dict[str, np.ndarray]:
         """The conditions of the images with these indices."""
@@ -97,7 +99,7 @@ def noise_and_keys(
 
     def of_image(i: jax.Array) -> tuple[jax.Array, jax.Array]:
         noise_key, sampler_key = jax.random.split(jax.random.fold_in(key, i))
-        return jax.random.normal(noise_key, shape), sampler_key
+        return jax.random.normal(noise_key, shape, jnp.float32), sampler_key
 
     return jax.vmap(of_image)(index)
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from diffusion.denoiser import Denoise
+from diffusion.keys import mappable
 from diffusion.pixels import check_image, from_pixels
 from diffusion.ranges import demand, demand_ascent
 from diffusion.sampling.loop import as_pytree, check_grid
@@ -58,7 +59,7 @@ def uniform(key: Keys, x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
     """Uniform draws in [0, 1), of the shape and type of x."""
     if key.ndim == 0:
         return jax.random.uniform(key, x.shape, x.dtype)
-    return jax.vmap(lambda k: jax.random.uniform(k, x.shape[1:], x.dtype))(key)
+    return jax.vmap(lambda k: jax.random.uniform(k, x.shape[1:], x.dtype))(mappable(key))
 
 
 def log_density(

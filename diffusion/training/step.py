@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, Integer, Key
 
 from diffusion.denoiser import Network, Preconditioning
+from diffusion.keys import demand_key
 from diffusion.noise.distributions import Noise
 from diffusion.pixels import check_image, from_pixels
 from diffusion.training.augment import Augment, Batch, Unchanged
@@ -72,7 +73,7 @@ def drop_label(key: Key[Array, ""], label: Integer[Array, "B"], rate: float) -> 
     label = jnp.asarray(label)
     largest = min(jnp.iinfo(label.dtype).max, jnp.iinfo(jnp.int32).max)
     label = jnp.minimum(label, jnp.asarray(largest, label.dtype)).astype(jnp.int32)
-    return jnp.where(jax.random.bernoulli(key, rate, label.shape), -1, label)
+    return jnp.where(jax.random.bernoulli(key, jnp.float32(rate), label.shape), -1, label)
 
 
 LEVELS = (0.1, 1.0, 10.0)
@@ -154,7 +155,7 @@ def make_train_step(
         x_0 = cond.pop("image")
         if "label" in cond and label_dropout > 0:
             cond["label"] = drop_label(label_key, cond["label"], label_dropout)
-        eps = coupling(x_0, jax.random.normal(eps_key, x_0.shape))
+        eps = coupling(x_0, jax.random.normal(eps_key, x_0.shape, jnp.float32))
         return {"x_0": x_0, "sigma": noise(sigma_key, x_0.shape[:1]), "eps": eps, "cond": cond}
 
     def gradient(
@@ -187,6 +188,8 @@ def make_train_step(
         if "image" not in batch:
             raise ValueError(f"the batch has no 'image', only {sorted(batch)}.")
         check_image("the batch's 'image'", batch["image"])
+        demand_key(key)
+        batch = {**batch, "image": batch["image"].astype(jnp.float32)}
         *draw_keys, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 5)
         whole = draw(batch, draw_keys)
         grads, losses = gradient((state.params, state.uncertainty), whole, dropout_key)
@@ -205,12 +208,12 @@ def make_train_step(
 
         state = jax.lax.cond(is_finite, advanced, lambda state: state, state)
         weight_norm = global_norm((state.params, state.uncertainty))
-        level = jnp.searchsorted(jnp.array(LEVELS), whole["sigma"])
+        level = jnp.searchsorted(jnp.array(LEVELS, jnp.float32), whole["sigma"])
         metrics = {
             "loss": losses.mean(),
             "grad_norm": grad_norm,
             "weight_norm": weight_norm,
-            "skipped": 1.0 - is_finite,
+            "skipped": jnp.float32(1) - is_finite,
             "level_sums": jax.ops.segment_sum(losses, level, len(LEVELS) + 1),
             "level_counts": jax.ops.segment_sum(jnp.ones_like(losses), level, len(LEVELS) + 1),
         }
@@ -251,7 +254,9 @@ def make_train_steps(train_step: TrainStep) -> Callable[..., tuple[TrainState, d
             return state, jax.tree.map(lambda all, new: all.at[k].set(new), carry[1], metrics)
 
         _, shapes = jax.eval_shape(one, state, indices[0])
-        zeros = jax.tree.map(lambda leaf: jnp.zeros((len(indices), *leaf.shape)), shapes)
+        zeros = jax.tree.map(
+            lambda leaf: jnp.zeros((len(indices), *leaf.shape), leaf.dtype), shapes
+        )
         return jax.lax.fori_loop(0, num_steps, advance, (state, zeros))
 
     return train_steps
