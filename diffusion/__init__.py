@@ -16,6 +16,7 @@ from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified, Un
 from diffusion.noise.schedules import Flow, VPCosine, VPSigmoid
 from diffusion.noise.sdes import VE, SubVP, VPContinuous
 from diffusion.sampling.dpm import DPMSolver, DPMSolver2S, DPMSolverSDE
+from diffusion.sampling.gradient import differentiable
 from diffusion.sampling.grids import Even, Exponential, Karras, VPTimesteps
 from diffusion.sampling.guidance import (
     autoguidance,
@@ -109,6 +110,7 @@ __all__ = [
     "clip",
     "clip_dynamically",
     "denoiser",
+    "differentiable",
     "in_interval",
     "inpaint",
     "interpolate",
