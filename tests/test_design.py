@@ -70,6 +70,7 @@ ROOMS = {
     **NETWORK_ROOMS,
     "diffusion/ranges": ("jax numpy", ""),
     "diffusion/keys": ("jax jaxtyping", ""),
+    "diffusion/optional": ("", ""),
     "diffusion/sharding": ("jax numpy", ""),
     "diffusion/pixels": (JAX, ""),
     "diffusion/noise/*": (JAX, "diffusion/ranges"),
@@ -79,11 +80,11 @@ ROOMS = {
     "diffusion/training/*": (ARRAYS, METHOD),
     "diffusion/data/*": (
         f"{JAX} PIL requests sklearn tensorflow_datasets",
-        "diffusion/ranges diffusion/pixels",
+        "diffusion/ranges diffusion/pixels diffusion/optional",
     ),
     "diffusion/run/*": (
         f"{JAX} orbax tensorboardX tqdm safetensors",
-        f"diffusion/sharding diffusion/pixels {TRAINING} diffusion/data/*",
+        f"diffusion/sharding diffusion/pixels diffusion/optional {TRAINING} diffusion/data/*",
     ),
     "diffusion/__init__": ("", f"{METHOD} diffusion/sampling/* diffusion/editing/* {TRAINING}"),
     "configs/*": ("numpy", f"{NETWORKS} diffusion/*"),

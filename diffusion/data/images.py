@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from diffusion.optional import from_extra
 from diffusion.pixels import from_pixels
+
+with from_extra("train"):
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
 
 def grid(

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 
+from diffusion.optional import from_extra
 from diffusion.run import fingerprint, packing
 from diffusion.training.step import TrainState
+
+with from_extra("train"):
+    import orbax.checkpoint as ocp
 
 AVERAGE = "ema"  # stored apart from the rest: sampling reads only the averaged weights
 TRAINING = "training"

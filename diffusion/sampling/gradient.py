@@ -9,6 +9,7 @@ forward mode alone. Here the number of steps is fixed by the grid, which compile
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def _scan_checkpointed(
     num_steps = len(sigmas) - 1
 
     @jax.checkpoint
-    def body(carry: tuple, index: Array) -> tuple[tuple, None]:
+    def body(carry: tuple[Array, Any], index: Array) -> tuple[tuple[Array, Any], None]:
         at = StepContext(index, sigmas, jnp.int32(num_steps), key)
         return sampler.step(denoise, *carry, at), None
 
