@@ -42,7 +42,8 @@ def goes_on_as_if_nothing_had_been(run_dir, whole):
     assert steps == sorted(set(steps))  # nothing written twice
     assert all(entry.name.isdigit() for entry in (run_dir / "checkpoints").iterdir())
     names = {entry.name for entry in run_dir.iterdir() if "tfevents" not in entry.name}
-    assert names == {"checkpoints", "config.json", "metrics.jsonl", "samples"}  # nothing stray
+    expected = {"checkpoints", "config.json", "metrics.jsonl", "samples", "weights.safetensors"}
+    assert names == expected  # nothing stray
 
 
 def test_ten_kills_at_random_moments_lose_nothing_but_time(tmp_path):
