@@ -1,7 +1,7 @@
 """Draws images from a trained run: `python sample.py runs/digits --label all --num-images 100`.
 
 Instead of a run's folder, a diffusers folder (of a DDPM pipeline or a UNet2DModel) can be given.
-Writes grid.png, 00000.png ... and samples.npz (images uint8 (N, H, W, C), labels (N,)). Edits
+Writes png/00000.png ..., grid.png and samples.npz (images uint8 (N, H, W, C), labels (N,)). Edits
 images with `--init-image`, `--low-res` or `--interpolate`.
 """
 
@@ -9,7 +9,7 @@ import dataclasses
 import sys
 
 from commands import cli, draw, edits, pipeline, sample_request
-from diffusion.data import images
+from diffusion.data import sample_folder
 from diffusion.run import hosts
 from unet_flax import tune_cpu
 
@@ -24,15 +24,14 @@ def main(argv: list[str]) -> None:
         edit = edits.of_request(request, trained)
         labels = draw.labels(trained, request.label, request.num_images, uses_image=edit.uses_image)
         out, seed = request.out or request.folder / "images", request.seed
+        result = draw.picture(trained, is_film=request.gif)
         if hosts.is_main():
-            images.claim_folder(out)
+            sample_folder.claim(out)
         pixels = draw.draw(trained, labels, seed=seed, chunk_size=request.batch_size, edit=edit)
         frames = draw.film(trained, labels[:64], seed=seed, edit=edit) if request.gif else []
         if hosts.is_main():
-            images.save_samples(out, pixels, labels)
-            if frames:
-                images.save_gif(out / "denoising.gif", frames)
-    hosts.print_on_main(f"{len(pixels)} images of {trained.name}: {out / 'grid.png'}")
+            sample_folder.save(out, pixels, labels, frames)
+    hosts.print_on_main(f"{len(pixels)} images of {trained.name}: {out / result}")
     if report := edit.report(pixels):
         hosts.print_on_main(report)
 

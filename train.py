@@ -73,6 +73,8 @@ def train(job: Job, state: dm.TrainState) -> None:
         hosts.print_on_main(
             f"{run_dir}: {num_parameters:,} parameters, steps {first} to {run.num_steps}"
         )
+        if not images.can_be_png(shape := job.recipe.model.image_shape):
+            hosts.print_on_main(f"no grids of samples: images of shape {shape} cannot be PNG files")
         peak = cost.peak_images_per_second(job.recipe, job.mesh)
         meter = Meter(batch_size, run.max_skipped_steps, peak)
         draw_due_grid(job, journal, state)  # missing if the run was stopped before it was drawn
@@ -118,13 +120,16 @@ def train(job: Job, state: dm.TrainState) -> None:
         )
         sys.exit(128 + (received or signal.SIGTERM))
     seconds, grid = time.perf_counter() - start_time, run_dir / "samples" / f"{step}.png"
-    hosts.print_on_main(f"{step - first} steps in {seconds:.0f} s; samples: {grid}")
+    drawn = f"; samples: {grid}" if images.can_be_png(job.recipe.model.image_shape) else ""
+    hosts.print_on_main(f"{step - first} steps in {seconds:.0f} s{drawn}")
 
 
 def draw_due_grid(job: Job, journal: Journal, state: dm.TrainState) -> None:
     """Draws the grid of samples if one is due and missing; reports if samples are not finite."""
     step, recipe = int(state.step), job.recipe
     is_missing = not (job.run_dir / "samples" / f"{step}.png").exists()
+    if not images.can_be_png(recipe.model.image_shape):
+        return
     if not build.is_grid_due(recipe.run, step) or not hosts.any_host(is_missing):
         return
     average = recipe.ema.choose(state.ema, recipe.ema.names[0])

@@ -16,6 +16,7 @@ from configs.recipe import Recipe, Run
 from diffusion import sharding
 from diffusion.data.dataset import Dataset
 from diffusion.denoiser import Network
+from diffusion.keys import IMPL
 from diffusion.run import checkpoint, hosts, weights
 from diffusion.run.feed import Feed, make_feed
 from diffusion.run.journal import Files, Journal
@@ -126,7 +127,7 @@ def start(job: Job) -> dm.TrainState:
         module = unet_flax.make(job.recipe.model, nnx.Rngs(key))
         return new_state(job.recipe, unet_flax.functional(module)[1])
 
-    return create(jax.random.fold_in(jax.random.key(job.recipe.run.seed), 0))
+    return create(jax.random.fold_in(jax.random.key(job.recipe.run.seed, impl=IMPL), 0))
 
 
 def new_state(recipe: Recipe, params: Any) -> dm.TrainState:
@@ -153,7 +154,7 @@ def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
         accumulate=recipe.run.accumulate,
         project=recipe.model.project,
     )
-    return step, jax.random.fold_in(jax.random.key(recipe.run.seed), 1)
+    return step, jax.random.fold_in(jax.random.key(recipe.run.seed, impl=IMPL), 1)
 
 
 def checkpoints(job: Job) -> checkpoint.Checkpoints:

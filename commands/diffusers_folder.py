@@ -1,6 +1,5 @@
 """Reads a diffusers folder for sampling: its U-Net, and the method of its scheduler."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +8,9 @@ import unet_flax
 from configs.recipe import Sampling
 from diffusion.denoiser import Network, Preconditioning
 from diffusion.run import checkpoint
+from unet_flax.diffusers.folder import read_json
+from unet_flax.diffusers.kinds import network_folder
+from unet_flax.rules import flag, real, whole
 
 DEFAULTS = {
     "num_train_timesteps": 1000,
@@ -28,19 +30,20 @@ PREDICTIONS = {"epsilon": dm.Eps, "v_prediction": dm.V, "sample": dm.X0}
 
 
 class DiffusersPipeline(NamedTuple):
-    """The contents of a diffusers folder."""
+    """The contents of a diffusers folder; `name` says which of its weights."""
 
     model: unet_flax.Model
     preconditioning: Preconditioning
     sampling: Sampling
     network: Network
     params: Any
+    name: str
 
 
 def is_diffusers_folder(folder: Path) -> bool:
     """Whether the folder was written by diffusers, for a pipeline or a model."""
-    is_pipeline = (folder / "model_index.json").is_file()
-    return is_pipeline or "_class_name" in checkpoint.read_config(folder)
+    has_parts = (folder / "model_index.json").is_file() or network_folder(folder) != folder
+    return has_parts or "_class_name" in checkpoint.read_config(folder)
 
 
 def read(folder: Path) -> DiffusersPipeline:
@@ -51,7 +54,14 @@ def read(folder: Path) -> DiffusersPipeline:
       ValueError: a file is damaged, or describes something that this library does not have.
     """
     path = folder / "scheduler" / "scheduler_config.json"
-    values = DEFAULTS | (json.loads(path.read_text()) if path.is_file() else {})
+    values = DEFAULTS | (read_json(path) if path.is_file() else {})
+    for name, rule in {
+        "num_train_timesteps": whole(),
+        "beta_start": real(),
+        "beta_end": real(),
+        "clip_sample": flag,
+    }.items():
+        rule(f"{path}: {name}", values[name])
     for name, allowed in {
         "beta_schedule": ("linear",),
         "prediction_type": tuple(PREDICTIONS),
@@ -82,4 +92,6 @@ def read(folder: Path) -> DiffusersPipeline:
     )
     network, params = unet_flax.functional(unet)
     prediction = PREDICTIONS[values["prediction_type"]]
-    return DiffusersPipeline(unet.config, prediction(schedule), sampling, network, params)
+    is_average = network_folder(folder).name == "unet_ema"
+    name = "diffusers' averaged weights (unet_ema)" if is_average else "diffusers' weights"
+    return DiffusersPipeline(unet.config, prediction(schedule), sampling, network, params, name)

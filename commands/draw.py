@@ -15,6 +15,7 @@ from commands.edits import Edit
 from commands.pipeline import Pipeline, noise_and_keys
 from diffusion import sharding
 from diffusion.data import images
+from diffusion.keys import IMPL
 from diffusion.pixels import to_pixels
 from diffusion.run import hosts
 
@@ -75,6 +76,22 @@ def film(
     return [images.grid(to_pixels(x)) for x in xs]
 
 
+def picture(pipeline: Pipeline, *, is_film: bool) -> str:
+    """The file that shows the samples at a glance: grid.png, or samples.npz where it cannot be.
+
+    Raises:
+      ValueError: an animation is asked for of images that cannot be pictures.
+    """
+    shape = pipeline.model.image_shape
+    if images.can_be_png(shape):
+        return "grid.png"
+    reason = f"images of shape {shape} are neither grey (H, W, 1) nor RGB (H, W, 3)"
+    if is_film:
+        raise ValueError(f"--gif: {reason}; leave it out.")
+    hosts.print_on_main(f"{reason}: they are written to samples.npz alone.")
+    return "samples.npz"
+
+
 def _run(
     sampler: Callable,
     pipeline: Pipeline,
@@ -88,7 +105,7 @@ def _run(
     batch = {"index": index, "label": labels, **pipeline.conditions_of(index)}
     batch = sharding.shard_batch(pipeline.mesh, batch)
     eps, sampler_keys = noise_and_keys(
-        jax.random.key(seed), batch.pop("index"), pipeline.model.image_shape
+        jax.random.key(seed, impl=IMPL), batch.pop("index"), pipeline.model.image_shape
     )
     denoise = edit.denoise(pipeline.denoiser(**batch))
     x_T, sigmas = edit.start(denoise, eps, sampling.grid(sampling.num_steps), index)

@@ -212,7 +212,7 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
     if request.invert:
         return Invert(image, sampler)
     if request.mask is not None:
-        redrawn = jnp.asarray(images.read(request.mask, 1)[..., 0] > 0)
+        redrawn = jnp.asarray(images.read_mask(request.mask))
         num_resample = 10 if request.num_resample is None else request.num_resample
         return Inpaint(image, redrawn, num_resample, sampler)
     return Vary(image, 0.6 if request.strength is None else request.strength)

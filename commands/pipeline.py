@@ -17,6 +17,7 @@ from configs.recipe import Recipe, Sampling
 from diffusion import sharding
 from diffusion.data.dataset import Dataset
 from diffusion.denoiser import Denoise, Network, Preconditioning
+from diffusion.keys import IMPL
 from diffusion.run import checkpoint
 from unet_flax import Model
 
@@ -37,7 +38,8 @@ class Pipeline:
       conditions: further inputs of the network by keyword, one row for each image; if there are
         more images than rows, the rows repeat.
     Raises:
-      ValueError: guidance for a network that was not trained with the null class.
+      ValueError: guidance for a network that was not trained with the null class, or a network that
+        returns images of other channels than it takes.
     """
 
     model: Model
@@ -56,6 +58,13 @@ class Pipeline:
                 f"guidance={self.sampling.guidance} needs a network that was trained with classes "
                 "and with label_dropout above 0; use 1."
             )
+        *_, taken = self.model.image_shape
+        returned = self.model.output_channels
+        if returned not in (taken, 2 * taken):  # twice as many: their mean and variance
+            raise ValueError(
+                f"the network takes {taken} channels and returns {returned}, so its output is no "
+                f"estimate of its input; only networks that return {taken} can be sampled."
+            )
 
     def denoiser(self, label: Int[Array, "B"], **conditions: Array) -> Denoise:
         """The denoiser with its guidance and clipping.
@@ -68,13 +77,14 @@ class Pipeline:
         make = partial(dm.denoiser, self.network, self.params, self.preconditioning, **conditions)
         denoise = make(**labels)
         if self.sampling.guidance != 1:
-            uncond = make(label=jnp.full_like(label, -1))
+            uncond = make(label=jnp.full(label.shape, -1, jnp.int32))
             denoise = dm.classifier_free(denoise, uncond, self.sampling.guidance)
         return dm.clip(denoise) if self.sampling.clip_x_0 else denoise
 
     def noise_of_seed(self, seed: int) -> Float[Array, "..."]:
         """The unit noise that the first image of a seed starts from."""
-        return noise_and_keys(jax.random.key(seed), jnp.arange(1), self.model.image_shape)[0][0]
+        key = jax.random.key(seed, impl=IMPL)
+        return noise_and_keys(key, jnp.arange(1), self.model.image_shape)[0][0]
 
     def conditions_of(self, index: Int[np.ndarray, "N"]) -> dict[str, np.ndarray]:
         """The conditions of the images with these indices."""
@@ -89,7 +99,7 @@ def noise_and_keys(
 
     def of_image(i: jax.Array) -> tuple[jax.Array, jax.Array]:
         noise_key, sampler_key = jax.random.split(jax.random.fold_in(key, i))
-        return jax.random.normal(noise_key, shape), sampler_key
+        return jax.random.normal(noise_key, shape, jnp.float32), sampler_key
 
     return jax.vmap(of_image)(index)
 
@@ -166,5 +176,5 @@ def _of_diffusers(folder: Path) -> Pipeline:
         params=sharding.on_every_device(mesh, found.params),
         mesh=mesh,
         trains_null=False,
-        name="diffusers' weights",
+        name=found.name,
     )

@@ -18,6 +18,7 @@ from diffusion.noise.sdes import VE, SubVP, VPContinuous
 from diffusion.sampling.deis import DEIS
 from diffusion.sampling.dpm import DPMSolver, DPMSolver2S
 from diffusion.sampling.dpm_sde import DPMSolverSDE, DPMSolverSDE2S
+from diffusion.sampling.gradient import differentiable
 from diffusion.sampling.grids import Even, Exponential, Karras, VPTimesteps
 from diffusion.sampling.guidance import (
     autoguidance,
@@ -124,6 +125,7 @@ __all__ = [
     "clip",
     "clip_dynamically",
     "denoiser",
+    "differentiable",
     "in_interval",
     "inpaint",
     "interpolate",

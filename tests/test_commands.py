@@ -142,7 +142,7 @@ def test_sampling_writes_what_it_says(run_dir, drawn):
     pixels, labels = drawn
     assert pixels.shape == (20, 8, 8, 1) and pixels.dtype == np.uint8
     np.testing.assert_array_equal(labels, np.arange(10).repeat(2))
-    with Image.open(run_dir / "images" / "00007.png") as image:
+    with Image.open(run_dir / "images" / "png" / "00007.png") as image:
         np.testing.assert_array_equal(np.asarray(image), pixels[7, :, :, 0])
     assert (run_dir / "images" / "grid.png").exists()
 

@@ -11,7 +11,10 @@ ROOT = Path(__file__).parent.parent
 
 JAX = "jax jaxtyping numpy"
 ARRAYS = f"{JAX} scipy optax"
-METHOD = "diffusion/ranges diffusion/sharding diffusion/pixels diffusion/denoiser diffusion/noise/*"
+METHOD = (
+    "diffusion/keys diffusion/ranges diffusion/sharding diffusion/pixels diffusion/denoiser "
+    "diffusion/noise/*"
+)
 TRAINING = "diffusion/training/*"
 NETWORKS = "unet_flax/__init__ unet_flax/*"
 FIELDS = "unet_flax/rules unet_flax/sizes unet_flax/embeddings unet_flax/noise_features"
@@ -66,6 +69,8 @@ ROOMS = {
     # files: (third-party packages, files of ours besides those of the same row)
     **NETWORK_ROOMS,
     "diffusion/ranges": ("jax numpy", ""),
+    "diffusion/keys": ("jax jaxtyping", ""),
+    "diffusion/optional": ("", ""),
     "diffusion/sharding": ("jax numpy", ""),
     "diffusion/pixels": (JAX, ""),
     "diffusion/noise/*": (JAX, "diffusion/ranges"),
@@ -75,11 +80,11 @@ ROOMS = {
     "diffusion/training/*": (ARRAYS, METHOD),
     "diffusion/data/*": (
         f"{JAX} PIL requests sklearn tensorflow_datasets",
-        "diffusion/ranges diffusion/pixels",
+        "diffusion/ranges diffusion/pixels diffusion/optional",
     ),
     "diffusion/run/*": (
         f"{JAX} orbax tensorboardX tqdm safetensors",
-        f"diffusion/sharding diffusion/pixels {TRAINING} diffusion/data/*",
+        f"diffusion/sharding diffusion/pixels diffusion/optional {TRAINING} diffusion/data/*",
     ),
     "diffusion/__init__": ("", f"{METHOD} diffusion/sampling/* diffusion/editing/* {TRAINING}"),
     "configs/*": ("numpy", f"{NETWORKS} diffusion/*"),

@@ -439,6 +439,7 @@ def test_a_pipeline_is_sampled_in_place_of_a_run(tmp_path):
     sample.main([str(FOLDERS / "ddpm"), *options, str(tmp_path / "b")])
     with np.load(tmp_path / "a" / "samples.npz") as a, np.load(tmp_path / "b" / "samples.npz") as b:
         assert a["images"].shape == (3, 16, 16, 2)
+        assert [path.name for path in (tmp_path / "a").iterdir()] == ["samples.npz"]  # no RGB
         np.testing.assert_array_equal(a["images"], b["images"])
 
 
@@ -460,6 +461,7 @@ def test_a_pipelines_prediction_type_is_its_preconditioning(tmp_path):
         ("ddpm", ["--step", "5"], "one set of weights"),
         ("ddpm", ["--label", "1"], "without classes"),
         ("ddpm", ["--guidance", "2"], "guidance=2.0 needs"),
+        ("pipeline", ["--gif"], "--gif: images of shape (16, 16, 2) are neither grey"),
         ("classes", ["--label", "none"], "no null class"),
         ("classes", ["--label", "5"], "class from 0 to 4"),
         ("fourier", [], "time_embedding_type='fourier'"),

@@ -27,6 +27,7 @@ def files(tmp_path_factory):
         folder / "low.png"
     )
     Image.fromarray(np.zeros((5, 8), np.uint8)).save(folder / "flat.png")
+    Image.fromarray(np.full((8, 8), 127, np.uint8)).save(folder / "grey.png")
     (folder / "text.png").write_text("no image")
     return folder, pixels
 
@@ -137,6 +138,7 @@ def test_a_gif_shows_the_way_from_noise_to_the_images(run_dir, tmp_path):
         (["--init-image", "{}/text.png"], "text.png is not an image"),
         (["--init-image", "{}/none.png"], "none.png: No such file"),
         (["--init-image", "{}/image.png", "--mask", "{}/low.png"], "the mask is (4, 4)"),
+        (["--init-image", "{}/image.png", "--mask", "{}/grey.png"], "largest value is 127 of 255"),
         (["--init-image", "{}/image.png", "--mask", "{}/mask.png", "--invert"], "exclude"),
         (
             ["--init-image", "{}/image.png", "--mask", "{}/mask.png", "--sampler", "dpm-2m"],

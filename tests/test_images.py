@@ -36,18 +36,3 @@ def test_png_holds_the_pixels_grey_and_colour(tmp_path):
         images.save_png(tmp_path / "a.png", pixels)
         with Image.open(tmp_path / "a.png") as image:
             np.testing.assert_array_equal(np.asarray(image).reshape(pixels.shape), pixels)
-
-
-def test_a_folder_of_samples_holds_one_set(tmp_path):
-    for n in (5, 3):
-        pixels = np.full((n, 2, 2, 1), n, np.uint8)
-        images.save_samples(tmp_path, pixels, np.zeros(n, np.int32))
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "00000.png",
-        "00001.png",
-        "00002.png",
-        "grid.png",
-        "samples.npz",
-    ]
-    with np.load(tmp_path / "samples.npz", allow_pickle=False) as samples:
-        assert samples["images"].shape == (3, 2, 2, 1) and samples["labels"].shape == (3,)

@@ -65,11 +65,42 @@ def test_the_variational_bound_falls_to_the_closed_form(pixels, exact_bits):
     assert gaps[2] == pytest.approx(0, abs=0.05)
 
 
+RHO = 0.6
+EXACT = scipy.stats.multivariate_normal(cov=[[1.0, RHO], [RHO, 1.0]]).logpdf([0.5, -0.2])
+
+
+def correlated_log_p(count, **options):
+    x = jnp.broadcast_to(jnp.array([0.5, -0.2]), (count, 2))
+    return np.asarray(dm.log_density(partial(correlated, rho=RHO), x, KEY, **options)[0])
+
+
+def test_the_divergence_of_few_values_is_exact():
+    np.testing.assert_allclose(correlated_log_p(50), EXACT, atol=2e-3)
+
+
+def test_more_probes_scatter_less():
+    spread = {n: correlated_log_p(1000, num_probes=n).std() for n in (1, 4, 16)}
+    # the mean of n independent probes; a spread of 1,000 draws is known to 3 percent or so
+    assert spread[1] / spread[4] == pytest.approx(2, rel=0.15)
+    assert spread[4] / spread[16] == pytest.approx(2, rel=0.15)
+    assert correlated_log_p(1000, num_probes=16).mean() == pytest.approx(EXACT, abs=0.03)
+
+
+def test_bits_per_dim_take_probes_too():
+    pixels = jnp.full((40, 1, 2, 1), 140, jnp.uint8)
+
+    def denoise(x_t, sigma):
+        return correlated(x_t.reshape(-1, 2), sigma, rho=RHO).reshape(x_t.shape)
+
+    exact, several = (dm.bits_per_dim(denoise, pixels, KEY, num_probes=n) for n in (None, 3))
+    assert exact.std() < 0.02 < several.std()  # what is left is the dequantising noise
+
+
 def test_correlated_values_need_the_trace_of_the_whole_jacobian():
     rho = 0.6
     covariance = np.array([[1.0, rho], [rho, 1.0]])
     x = jnp.broadcast_to(jnp.array([0.5, -0.2]), (2000, 2))
-    log_p, _ = dm.log_density(partial(correlated, rho=rho), x, KEY)
+    log_p, _ = dm.log_density(partial(correlated, rho=rho), x, KEY, num_probes=1)
     exact = scipy.stats.multivariate_normal(cov=covariance).logpdf([0.5, -0.2])
     # Hutchinson is right in the mean; its two values lie 2 * 0.7 apart: standard error 0.016
     assert float(log_p.mean()) == pytest.approx(exact, abs=0.06)
@@ -112,6 +143,7 @@ def test_float32_images_are_measured_in_float32_under_x64(pixels):
     [
         lambda: dm.log_density(oracle, jnp.zeros((1, 2, 2, 1)), KEY, sigma_min=0.0),
         lambda: dm.log_density(oracle, jnp.zeros((1, 2, 2, 1)), KEY, tolerance=0.0),
+        lambda: dm.log_density(oracle, jnp.zeros((1, 2, 2, 1)), KEY, num_probes=0),
         lambda: dm.variational_bound(
             oracle, jnp.zeros((1, 2, 2, 1), jnp.uint8), jnp.array([2.0, 1.0, 0.5]), KEY
         ),

@@ -82,7 +82,7 @@ class UNetConfig:
       norm_eps: added to the variance in every GroupNorm.
       dtype: type in which the network computes, "float32" or "bfloat16"; the output is always
         float32.
-      param_dtype: type of the parameters, "float32" or "bfloat16".
+      param_dtype: type of the parameters, "float32" or "bfloat16"; training takes float32 alone.
       activation: of the residual blocks: "silu", "mish", "gelu" (exact) or "relu".
       scale_shift: whether the embedding scales and shifts the normalised features, or is added.
       skip_scale: factor of every sum of a block and its skip path; 1/sqrt(2) keeps the variance.

@@ -34,7 +34,7 @@ class Branch(nnx.Module):
     ):
         self.conv_in = MPConv(in_channels, out_channels, 3, rngs=rngs)
         self.emb_proj = MPConv(emb, out_channels, 1, rngs=rngs)
-        self.emb_gain = nnx.Param(jnp.zeros(()))
+        self.emb_gain = nnx.Param(jnp.zeros((), jnp.float32))
         self.dropout_rate = config.dropout
         self.conv_out = MPConv(out_channels, out_channels, 3, rngs=rngs)
 
@@ -158,7 +158,7 @@ class EDM2UNet(nnx.Module):
                 width = level_width
             self.decoder.append(stages)
         self.conv_out = MPConv(width, image_channels, 3, rngs=rngs)
-        self.out_gain = nnx.Param(jnp.zeros(()))
+        self.out_gain = nnx.Param(jnp.zeros((), jnp.float32))
 
     def __call__(
         self,

@@ -48,7 +48,7 @@ class MPConv(nnx.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, rngs: nnx.Rngs):
         shape = (kernel_size,) * (2 * (kernel_size > 1)) + (in_channels, out_channels)
-        self.kernel = nnx.Param(jax.random.normal(rngs.params(), shape))
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32))
 
     def __call__(self, x: Float[Array, "B ... C"], gain: Array | float = 1.0) -> Array:
         kernel = self.kernel[...]
@@ -85,8 +85,8 @@ class MPFourier(nnx.Module):
     """sqrt(2) cos(2 pi (w c_noise + phase)), of unit variance; w and phase drawn once."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        self.frequencies = Constant(jax.random.normal(rngs.params(), (channels,)))
-        self.phases = Constant(jax.random.uniform(rngs.params(), (channels,)))
+        self.frequencies = Constant(jax.random.normal(rngs.params(), (channels,), jnp.float32))
+        self.phases = Constant(jax.random.uniform(rngs.params(), (channels,), jnp.float32))
 
     def __call__(self, c_noise: Float[Array, "B"]) -> Float[Array, "B F"]:
         frequencies, phases = self.frequencies[...][None, :], self.phases[...][None, :]

@@ -140,7 +140,8 @@ class FourierFeatures(nnx.Module):
         self.settings = settings
         self.channels = settings.channels
         self.frequencies = Constant(
-            settings.scale * jax.random.normal(rngs.params(), (settings.channels // 2,))
+            settings.scale
+            * jax.random.normal(rngs.params(), (settings.channels // 2,), jnp.float32)
         )
 
     def __call__(self, c_noise: Float[Array, "B"]) -> Float[Array, "B F"]:

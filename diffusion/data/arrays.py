@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import jax
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Integer, UInt8
 
 from diffusion.data.dataset import InMemory, Spec, image_spec
 from diffusion.pixels import from_pixels
@@ -32,7 +32,7 @@ class ImageArrays:
     """
 
     pixels: UInt8[np.ndarray, "N H W C"]
-    labels: Int[np.ndarray, "N"] | None
+    labels: Integer[np.ndarray, "N"] | None
     label_names: tuple[str, ...]
     batch_size: int
     conditions: dict[str, np.ndarray] = field(default_factory=dict)
@@ -42,6 +42,10 @@ class ImageArrays:
             raise ValueError(f"batch_size={self.batch_size} must be 1 or more.")
         if self.pixels.dtype != np.uint8:
             raise ValueError(f"pixels of type {self.pixels.dtype} must be uint8, 0 .. 255.")
+        if self.pixels.ndim != 4:
+            raise ValueError(f"pixels of shape {self.pixels.shape} must be (N, H, W, C).")
+        if self.labels is not None and not np.issubdtype(self.labels.dtype, np.integer):
+            raise ValueError(f"labels of type {self.labels.dtype} are no classes; use integers.")
         names, labels = self.label_names, self.labels
         if labels is not None and names and not 0 <= labels.min() <= labels.max() < len(names):
             raise ValueError(

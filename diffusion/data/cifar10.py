@@ -22,6 +22,7 @@ import numpy as np
 
 from diffusion.data.arrays import ImageArrays
 from diffusion.data.dataset import Spec, image_spec
+from diffusion.optional import from_extra
 
 CONNECT_SECONDS = 6.0
 
@@ -69,10 +70,10 @@ class Cifar10:
 
 
 def _builder(data_dir: Path) -> Any:
-    # imported here because importing tensorflow-datasets takes two seconds
-    import tensorflow_datasets as tfds
-    from PIL import Image
-    from tensorflow_datasets.image_classification import cifar
+    with from_extra("train"):  # imported here because that takes two seconds
+        import tensorflow_datasets as tfds
+        from PIL import Image
+        from tensorflow_datasets.image_classification import cifar
 
     class WithoutTensorFlow(cifar.Cifar10, skip_registration=True):
         """The original builder, but it reads the archive and encodes PNG without TensorFlow.

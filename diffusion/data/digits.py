@@ -9,6 +9,7 @@ import numpy as np
 
 from diffusion.data.arrays import ImageArrays
 from diffusion.data.dataset import Spec, image_spec
+from diffusion.optional import from_extra
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Digits:
 
     def load(self) -> ImageArrays:
         """All 1,797 images; the source's 17 grey levels are scaled to 0 .. 255."""
-        from sklearn.datasets import load_digits  # imported here because that takes a second
+        with from_extra("train"):  # imported here because that takes a second
+            from sklearn.datasets import load_digits
 
         grey, labels = load_digits(return_X_y=True)
         pixels = np.round(grey.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)

@@ -1,12 +1,17 @@
 """Reads and writes image files, and arranges images in grids."""
 
+import io
+import struct
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import Bool, Float, UInt8
 
+from diffusion.optional import from_extra
 from diffusion.pixels import from_pixels
+
+with from_extra("train"):
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
 
 def grid(
@@ -26,6 +31,11 @@ def grid(
     return canvas
 
 
+def can_be_png(shape: tuple[int, ...]) -> bool:
+    """Whether images of this shape can be PNG and GIF files: (H, W, 1) is grey, (H, W, 3) RGB."""
+    return len(shape) == 3 and shape[-1] in (1, 3)
+
+
 def save_png(path: Path, pixels: UInt8[np.ndarray, "H W C"], zoom: int = 1) -> None:
     """Writes grey (C = 1) or RGB (C = 3) pixels atomically, enlarged by an integer zoom factor."""
     pixels = pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
@@ -37,19 +47,104 @@ def save_png(path: Path, pixels: UInt8[np.ndarray, "H W C"], zoom: int = 1) -> N
 def read(path: Path, channels: int) -> Float[np.ndarray, "H W C"]:
     """Reads an image file as grey (1 channel) or RGB (3 channels), in [-1, 1].
 
+    Every mode of Pillow but LAB is read. Values of 16 bits lose their lower eight (v >> 8), numbers
+    of type float are taken to span [0, 1], what is transparent is laid over white, the EXIF
+    orientation is applied, and of several frames the first is taken.
+
     Raises:
-      ValueError: the file is not an image, or channels is not 1 or 3.
+      OSError: there is no such file.
+      ValueError: the file is not an image or is damaged, its values are out of range, or channels
+        is not 1 or 3.
     """
     if channels not in (1, 3):
         raise ValueError(
             f"{path}: image files have 1 or 3 channels, but the network has {channels}."
         )
+    return from_pixels(_flat(path, _opened(path), channels, background=255))
+
+
+def read_mask(path: Path) -> Bool[np.ndarray, "H W"]:
+    """Reads a mask: True where it is white, which is a grey value of 128 or more of 255.
+
+    What is transparent is laid over black, so it is not white. A mask whose largest value is 1
+    holds 0 and 1, and is True at 1.
+
+    Raises:
+      OSError: there is no such file.
+      ValueError: the file is not an image or is damaged, or the mask is True nowhere or everywhere.
+    """
+    image = _opened(path)
+    grey = _flat(path, image, 1, background=0)[..., 0]
+    if image.mode in DEEP_MODES and np.asarray(image).max() == 1:
+        grey = np.asarray(image)
+    is_white = grey == 1 if grey.max() == 1 else grey >= 128
+    if not is_white.any():
+        raise ValueError(
+            f"{path} is a mask without white: its largest value is {grey.max()} of 255, so nothing "
+            "would be redrawn; what is to be redrawn must be 128 or more, and not transparent."
+        )
+    if is_white.all():
+        raise ValueError(
+            f"{path} is a mask that is white everywhere, so nothing of the image would be kept; "
+            "paint black what is to be kept, or leave image and mask out."
+        )
+    return is_white
+
+
+DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+"""Pillow's modes of grey values with 16 bits; "I" has 32, of which files use 16."""
+
+DAMAGES = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises for a file that is damaged, or too large."""
+
+
+def _opened(path: Path) -> Image.Image:
+    """The file's first frame, upright and loaded."""
+    # from memory: given a path, Pillow 13 maps the file and garbles a TIFF image that is turned
+    content = io.BytesIO(path.read_bytes())
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        with Image.open(content) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not an image that can be read.") from error
-    return from_pixels(pixels.reshape(*pixels.shape[:2], channels))
+    except DAMAGES as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}.") from error
+
+
+def _flat(
+    path: Path, image: Image.Image, channels: int, background: int
+) -> UInt8[np.ndarray, "H W C"]:
+    """The pixels as grey or RGB, over the background where they are transparent."""
+    if image.mode in DEEP_MODES or image.mode == "F":
+        grey, alpha = _deep(path, image)
+        pixels = np.repeat(grey[..., None], channels, axis=-1)
+    elif image.mode == "LAB":  # Pillow would take its values for RGB
+        raise ValueError(f"{path} has the colours of LAB, which are not read; save it as RGB.")
+    else:
+        rgba = image.convert("RGBA")
+        alpha = np.asarray(rgba)[..., 3]
+        pixels = np.asarray(rgba.convert("RGB").convert("L" if channels == 1 else "RGB"))
+        pixels = pixels.reshape(*pixels.shape[:2], channels)
+    opacity = alpha[..., None].astype(int)
+    return ((pixels * opacity + background * (255 - opacity) + 127) // 255).astype(np.uint8)
+
+
+def _deep(
+    path: Path, image: Image.Image
+) -> tuple[UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]]:
+    """Grey and alpha of values that are no bytes."""
+    values = np.asarray(image)
+    largest = 1 if image.mode == "F" else 65535
+    if not (values >= 0).all() or not (values <= largest).all():
+        raise ValueError(
+            f"{path} has values from {values.min()} to {values.max()}, but those of its mode "
+            f"{image.mode} must lie in 0 .. {largest}; save it with 8 bits a channel."
+        )
+    invisible = image.info.get("transparency", -1)  # the one value that a PNG file makes invisible
+    alpha = np.where(values == invisible, 0, 255)
+    grey = np.round(values * 255) if image.mode == "F" else values >> 8
+    return grey.astype(np.uint8), alpha.astype(np.uint8)
 
 
 def save_gif(path: Path, frames: list[UInt8[np.ndarray, "H W C"]], seconds: float = 3.0) -> None:
@@ -63,7 +158,7 @@ def save_gif(path: Path, frames: list[UInt8[np.ndarray, "H W C"]], seconds: floa
 
 
 def claim_folder(folder: Path) -> None:
-    """Creates the folder and checks that it is writable, before the work of sampling.
+    """Creates the folder and checks that it is writable, before the work of filling it.
 
     Raises:
       OSError: the folder cannot be created or written to.
@@ -72,23 +167,6 @@ def claim_folder(folder: Path) -> None:
     probe = folder / ".probe"
     probe.touch()
     probe.unlink()
-
-
-def save_samples(
-    folder: Path, pixels: UInt8[np.ndarray, "N H W C"], labels: Int[np.ndarray, "N"]
-) -> None:
-    """Writes grid.png, 00000.png ... and samples.npz.
-
-    Removes the numbered images of an earlier call, so that the folder holds one set of samples.
-    """
-    if (folder / "samples.npz").exists():
-        for path in folder.glob("[0-9]" * 5 + ".png"):
-            path.unlink()
-    for index, image in enumerate(pixels):
-        save_png(folder / f"{index:05d}.png", image)
-    np.savez(folder / "samples.npz", images=pixels, labels=labels)
-    canvas = grid(pixels[:400])
-    save_png(folder / "grid.png", canvas, zoom=zoom_for(canvas))
 
 
 def zoom_for(pixels: UInt8[np.ndarray, "H W C"]) -> int:

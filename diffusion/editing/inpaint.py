@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from diffusion.denoiser import Denoise, Sigma
+from diffusion.pixels import check_image
 
 
 @jax.tree_util.register_dataclass
@@ -40,10 +41,11 @@ def inpaint(
       image: in [-1, 1]; its values under the mask are ignored.
       redrawn: True where the image is redrawn, (H, W) or (B, H, W).
     Raises:
-      ValueError: the mask is not as high and wide as the image; at the call, if the number or size
-        of masks or images does not match x_t.
+      ValueError: an image of integers; a mask that is not as high and wide as the image; at the
+        call, if the number or size of masks or images does not match x_t.
     Source: replacement as Lugmayr et al. 2022, arXiv:2201.09865, equation 8.
     """
+    check_image("image", image)
     if redrawn.shape[-2:] != image.shape[-3:-1]:
         raise ValueError(
             f"the mask is {redrawn.shape[-2:]} (height, width), but the image is "

@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.denoiser import Denoise
+from diffusion.pixels import check_image
 from diffusion.sampling.loop import BaseSampler, check_grid, run_along
 from diffusion.sampling.samplers import Euler
 
@@ -28,9 +29,11 @@ def invert(
     Returns:
       x_T, of standard deviation near sigmas[0].
     Raises:
-      ValueError: a sampler without these properties; a grid with one sigma above 0.
+      ValueError: an image of integers; a sampler without these properties; a grid with one sigma
+        above 0.
     Source: Song, Meng & Ermon 2020, arXiv:2010.02502, section 5.4.
     """
+    check_image("image", image)
     name = type(sampler).__name__
     if sampler.is_adaptive or sampler.has_memory:
         why = "is adaptive" if sampler.is_adaptive else "has memory of earlier steps"

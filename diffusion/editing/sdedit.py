@@ -2,6 +2,7 @@
 
 from jaxtyping import Array, Float
 
+from diffusion.pixels import check_image
 from diffusion.ranges import demand
 
 
@@ -24,9 +25,10 @@ def begin_from(
     Returns:
       (x_t, sigmas), for any sampler.
     Raises:
-      ValueError: strength is outside (0, 1].
+      ValueError: an image of integers; strength is outside (0, 1].
     Source: Meng et al. 2021, arXiv:2108.01073 (SDEdit), Algorithm 1.
     """
+    check_image("image", image)
     demand("(0, 1]", strength=strength)
     num_steps = max(1, round(strength * (len(sigmas) - 1)))
     rest = sigmas[-1 - num_steps :]

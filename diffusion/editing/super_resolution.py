@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.denoiser import Denoise, Sigma
+from diffusion.pixels import check_image
 from diffusion.ranges import demand
 
 
@@ -38,12 +39,13 @@ def super_resolve(
     Args:
       low: in [-1, 1].
     Raises:
-      ValueError: low has values outside [-1, 1]; at the call, if the size of x_t is not a multiple
-        of the size of low.
+      ValueError: an image of integers; low has values outside [-1, 1]; at the call, if the size of
+        x_t is not a multiple of the size of low.
     Source: Wang, Yu & Zhang 2022, arXiv:2212.00490, equation 12 (DDNM), which shifts each square of
       pixels to its average. Deviation: the result stays in [-1, 1] and keeps its averages, so that
       conversion to pixels clips nothing.
     """
+    check_image("low", low)
     demand("[-1, 1]", darkest=low.min(), brightest=low.max())
     return SuperResolve(denoise, jnp.asarray(low))
 

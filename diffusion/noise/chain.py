@@ -69,7 +69,7 @@ class Chain:
         return jnp.asarray(self.table, jnp.float32)[timestep.astype(jnp.int32)]
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        timestep = jax.random.randint(key, shape, 0, self.num_timesteps)
+        timestep = jax.random.randint(key, shape, 0, self.num_timesteps, jnp.int32)
         return jnp.asarray(self.table, jnp.float32)[timestep]
 
 

@@ -39,9 +39,11 @@ def quantile(schedule: Continuous, u: Float[Array, "..."]) -> Float[Array, "..."
     with jax.ensure_compile_time_eval():  # both times are numbers, even inside a traced function
         first, last = (float(schedule.time(s)) for s in (schedule.sigma_min, schedule.sigma_max))
     sigma = schedule.sigma(first + u * (last - first))
-    return jnp.clip(sigma, schedule.sigma_min, schedule.sigma_max)  # rounding can exceed the ends
+    sigma = jnp.clip(sigma, schedule.sigma_min, schedule.sigma_max)  # rounding can exceed the ends
+    return sigma.astype(jnp.result_type(u))  # under x64, numpy's constants make it float64
 
 
 def timestep(schedule: Continuous, sigma: Float[Array, "..."]) -> Float[Array, "..."]:
     """999 * time(sigma); sigma is clipped to [sigma_min, sigma_max]."""
-    return 999 * schedule.time(jnp.clip(sigma, schedule.sigma_min, schedule.sigma_max))
+    clipped = jnp.clip(sigma, schedule.sigma_min, schedule.sigma_max)
+    return (999 * schedule.time(clipped)).astype(clipped.dtype)

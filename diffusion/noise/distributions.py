@@ -37,7 +37,7 @@ class LogNormal:
         return jnp.exp(self.mean + self.std * jax.scipy.special.ndtri(u))
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        return jnp.exp(self.mean + self.std * jax.random.normal(key, shape))
+        return jnp.exp(self.mean + self.std * jax.random.normal(key, shape, jnp.float32))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ class Stratified:
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
         offset_key, order_key = jax.random.split(key)
         size = int(np.prod(shape))
-        u = (jax.random.uniform(offset_key) + jnp.arange(size) / size) % 1.0
+        offset = jax.random.uniform(offset_key, (), jnp.float32)
+        u = (offset + jnp.arange(size, dtype=jnp.float32) / size) % 1.0
         u = jnp.clip(u, 1e-6, 1 - 1e-6)  # the quantiles of 0 and 1 can be 0 and infinite
         return self.noise.quantile(jax.random.permutation(order_key, u)).reshape(shape)
 

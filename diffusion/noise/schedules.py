@@ -65,7 +65,7 @@ class VPCosine:
     quantile, timestep = continuous.quantile, continuous.timestep
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        return self.quantile(jax.random.uniform(key, shape))
+        return self.quantile(jax.random.uniform(key, shape, jnp.float32))
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class VPSigmoid:
     quantile, timestep = continuous.quantile, continuous.timestep
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        return self.quantile(jax.random.uniform(key, shape))
+        return self.quantile(jax.random.uniform(key, shape, jnp.float32))
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Flow:
     quantile, timestep = continuous.quantile, continuous.timestep
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        return self.quantile(jax.random.uniform(key, shape))
+        return self.quantile(jax.random.uniform(key, shape, jnp.float32))
 
 
 Continuous = VPContinuous | SubVP | VE | VPCosine | VPSigmoid | Flow

@@ -47,7 +47,7 @@ class VPContinuous:
     quantile, timestep = continuous.quantile, continuous.timestep
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        return self.quantile(jax.random.uniform(key, shape))
+        return self.quantile(jax.random.uniform(key, shape, jnp.float32))
 
 
 def _check_betas(process: "VPContinuous | SubVP", needed: float) -> None:
@@ -104,7 +104,7 @@ class SubVP:
     quantile, timestep = continuous.quantile, continuous.timestep
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        return self.quantile(jax.random.uniform(key, shape))
+        return self.quantile(jax.random.uniform(key, shape, jnp.float32))
 
 
 @dataclass(frozen=True)
@@ -133,4 +133,4 @@ class VE:
     quantile, timestep = continuous.quantile, continuous.timestep
 
     def __call__(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        return self.quantile(jax.random.uniform(key, shape))
+        return self.quantile(jax.random.uniform(key, shape, jnp.float32))

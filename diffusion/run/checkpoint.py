@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 
+from diffusion.optional import from_extra
 from diffusion.run import fingerprint, packing
 from diffusion.training.step import TrainState
+
+with from_extra("train"):
+    import orbax.checkpoint as ocp
 
 AVERAGE = "ema"  # stored apart from the rest: sampling reads only the averaged weights
 TRAINING = "training"
@@ -272,7 +275,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: the folder holds no config.json.
-      ValueError: the file is not valid JSON.
+      ValueError: the file holds no JSON object.
     """
     path = Path(run_dir) / "config.json"
     if not path.is_file():
@@ -281,6 +284,9 @@ def read_config(run_dir: Path) -> dict[str, Any]:
             "`python train.py RECIPE` makes one."
         )
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:  # not JSON, or not UTF-8
+        config = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
         raise ValueError(f"{path} is damaged: {error}.") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is damaged: it holds no JSON object.")
+    return config

@@ -2,9 +2,11 @@
 
 import datetime
 
-from tqdm import tqdm
-
+from diffusion.optional import from_extra
 from diffusion.run import hosts
+
+with from_extra("train"):
+    from tqdm import tqdm
 
 
 class Progress:

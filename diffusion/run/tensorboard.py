@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
+
+from diffusion.optional import from_extra
+
+with from_extra("train"):
+    from tensorboardX import summary
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
 
 FLUSH_SECONDS = 10
 """Time between two flushes. A kill loses what was logged since; metrics.jsonl still has it."""

@@ -6,7 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors.flax
+
+from diffusion.optional import from_extra
+
+with from_extra("train"):
+    import safetensors.flax
 
 
 def save(path: Path, params: Any, metadata: dict[str, str]) -> None:

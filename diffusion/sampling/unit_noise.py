@@ -3,8 +3,9 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, Shaped
+
+from diffusion.keys import demand_key, mappable
 
 Keys = Key[Array, ""] | Key[Array, "B"]
 """One key for the batch, or one for each image: then no image depends on the others."""
@@ -20,17 +21,16 @@ def unit_noise(
         key = jax.random.fold_in(key, part) if part else key
         return jax.random.normal(key, shape, x.dtype)
 
-    return draw(key, x.shape) if key.ndim == 0 else jax.vmap(lambda k: draw(k, x.shape[1:]))(key)
+    return (
+        draw(key, x.shape)
+        if key.ndim == 0
+        else jax.vmap(lambda k: draw(k, x.shape[1:]))(mappable(key))
+    )
 
 
 def check_key(key: Any, x: Shaped[Array, "B ..."]) -> None:
     """Raises a ValueError unless key is one new-style key, or one for each image of x."""
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        kind = f"an array of {key.dtype}" if hasattr(key, "dtype") else repr(key)
-        raise ValueError(
-            f"key is {kind}; make it by jax.random.key(seed), or wrap an old jax.random.PRNGKey by "
-            "jax.random.wrap_key_data."
-        )
+    demand_key(key)
     if key.shape not in ((), x.shape[:1]):
         raise ValueError(
             f"key has the shape {key.shape}; give one key, or one for each of the {x.shape[0]} "

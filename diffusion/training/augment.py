@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from diffusion.keys import demand_key, mappable
 from diffusion.ranges import demand
 
 Batch = dict[str, Any]
@@ -40,7 +41,8 @@ class Flip:
     keeps_conditions_aligned = True
 
     def __call__(self, key: Key[Array, ""], batch: Batch) -> Batch:
-        mirrored = jax.random.bernoulli(key, shape=batch["image"].shape[:1])
+        demand_key(key)
+        mirrored = jax.random.bernoulli(key, jnp.float32(0.5), batch["image"].shape[:1])
         flipped = {
             name: jnp.where(mirrored[:, None, None, None], values[:, :, ::-1, :], values)
             for name, values in batch.items()
@@ -78,7 +80,8 @@ class NonLeaky:
 
     def __call__(self, key: Key[Array, ""], batch: Batch) -> Batch:
         image = batch["image"]
-        keys = jax.random.split(key, image.shape[0])
+        demand_key(key)
+        keys = jax.random.split(mappable(key), image.shape[0])
         images, labels = jax.vmap(lambda key, image: _augmented(key, image, self.rate))(keys, image)
         return {**batch, "image": images, "augment_label": labels}
 
@@ -87,11 +90,11 @@ def _augmented(
     key: Key[Array, ""], image: Float[Array, "H W C"], rate: float
 ) -> tuple[Float[Array, "H W C"], Float[Array, "9"]]:
     happens_key, mirror_key, normal_key, angle_key = jax.random.split(key, 4)
-    happens = jax.random.bernoulli(happens_key, rate, (5,)).astype(image.dtype)
-    coin = jax.random.bernoulli(mirror_key, 0.5, (2,)).astype(image.dtype)
-    normal = jax.random.normal(normal_key, (4,))
-    reach = jnp.array([jnp.pi, jnp.pi / 2])
-    turn, axis = jax.random.uniform(angle_key, (2,), minval=-reach, maxval=reach)
+    happens = jax.random.bernoulli(happens_key, jnp.float32(rate), (5,)).astype(image.dtype)
+    coin = jax.random.bernoulli(mirror_key, jnp.float32(0.5), (2,)).astype(image.dtype)
+    normal = jax.random.normal(normal_key, (4,), jnp.float32)
+    reach = jnp.array([jnp.pi, jnp.pi / 2], jnp.float32)
+    turn, axis = jax.random.uniform(angle_key, (2,), jnp.float32, minval=-reach, maxval=reach)
     left_right, top_bottom = coin[0], coin[1] * happens[0]
     log_scale = 0.2 * normal[0] * happens[1]  # in powers of two
     turn *= happens[2]
@@ -101,7 +104,8 @@ def _augmented(
     mirrored = jnp.where(left_right > 0, image[:, ::-1], image)
     mirrored = jnp.where(top_bottom > 0, mirrored[::-1], mirrored)
     matrix = _stretch(axis, log_stretch) @ _rotation(turn) * 2.0**log_scale
-    warped = warp(mirrored, matrix, shift * jnp.array([image.shape[1], image.shape[0]]))
+    size = jnp.array([image.shape[1], image.shape[0]], jnp.float32)
+    warped = warp(mirrored, matrix, shift * size)
     image = jnp.where(happens[1:].any(), warped, mirrored)
     label = [
         *(left_right, top_bottom, log_scale / 0.2),

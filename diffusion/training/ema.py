@@ -3,6 +3,7 @@
 `ema.init(params)` starts the averages, and `ema.update(average, params, step, batch_size)` updates
 them. `ema.choose(average, name)` returns the average of a name in `ema.names`. `ema.sigma_rel_of`
 holds the widths of power-function averages by name; `reconstruct` makes other widths from those.
+Averages are float32 also of narrower weights: a small part of a new weight would be rounded away.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from diffusion.ranges import demand
+from diffusion.training.precision import wide
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class EMA:
 
     def update(self, average: Any, params: Any, step: Int[Array, ""], batch_size: int) -> Any:
         """Adds the weights after optimiser step number `step` (from 0) to the average."""
-        return _mix(average, params, jnp.minimum(self.decay, (1.0 + step) / (10.0 + step)))
+        return _mix(average, params, jnp.maximum(1 - self.decay, 9 / (jnp.float32(10) + step)))
 
     def choose(self, average: Any, name: str) -> Any:
         """The average with this name."""
@@ -88,8 +90,8 @@ class HalfLife:
 
     def update(self, average: Any, params: Any, step: Int[Array, ""], batch_size: int) -> Any:
         """Adds the weights after optimiser step number `step` (from 0) to the average."""
-        steps = jnp.minimum(self.half_life_images / batch_size, self.ramp * (step + 1.0))
-        return _mix(average, params, 0.5 ** (1 / steps))
+        steps = jnp.minimum(self.half_life_images / batch_size, self.ramp * (step + jnp.float32(1)))
+        return _mix(average, params, -jnp.expm1(-np.log(2).item() / steps))
 
     def choose(self, average: Any, name: str) -> Any:
         """The average with this name."""
@@ -100,7 +102,8 @@ class HalfLife:
 class PowerFunction:
     """Averages whose width is a fixed fraction of training; `reconstruct` makes other widths.
 
-    average_t is proportional to the sum over s <= t of s^gamma params_s
+    average_t is proportional to the sum over s <= t of s^gamma params_s, by the update
+    average_t = decay average_(t - 1) + (1 - decay) params_t,  decay = (1 - 1 / t)^(gamma + 1)
 
     Attributes:
       sigma_rels: standard deviation of each average's profile, as a fraction of training, in
@@ -133,9 +136,9 @@ class PowerFunction:
 
     def update(self, average: Any, params: Any, step: Int[Array, ""], batch_size: int) -> Any:
         """Adds the weights after optimiser step number `step` (from 0) to the averages."""
-        t = step + 1.0
+        log = jnp.log1p(-1 / (step + jnp.float32(1)))  # -inf at the first step: no memory
         return {
-            name: _mix(average[name], params, (1 - 1 / t) ** (power(sigma_rel) + 1))
+            name: _mix(average[name], params, -jnp.expm1((power(sigma_rel) + 1) * log))
             for name, sigma_rel in self.sigma_rel_of.items()
         }
 
@@ -193,11 +196,21 @@ Average = Averages | Several
 
 
 def _copy(params: Any) -> Any:
-    return jax.tree.map(jnp.copy, params)  # the step donates params, so the average needs a copy
+    # the step donates params, so the average needs a copy
+    return jax.tree.map(lambda leaf: jnp.array(leaf, wide(leaf.dtype), copy=True), params)
 
 
-def _mix(average: Any, params: Any, decay: Float[Array, ""]) -> Any:
-    return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
+def _mix(average: Any, params: Any, rate: Float[Array, ""]) -> Any:
+    """average + rate (params - average), where rate = 1 - decay.
+
+    The rate itself is the argument: 1 - decay in float32 would lose the digits of a decay near 1.
+    """
+
+    def mixed(a: Array, p: Array) -> Array:
+        a = a.astype(wide(a.dtype))
+        return a + rate.astype(a.dtype) * (p.astype(a.dtype) - a)
+
+    return jax.tree.map(mixed, average, params)
 
 
 def power(sigma_rel: float) -> float:

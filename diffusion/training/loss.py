@@ -11,6 +11,7 @@ With `Eps` the target is eps, and the loss is DDPM's L_simple; with `EDM` it is 
 Source: Karras et al. 2022, arXiv:2206.00364, equation 8.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.denoiser import Network, Preconditioning, per_image
+from diffusion.keys import demand_key
+from diffusion.pixels import check_image
 from diffusion.ranges import demand
 
 
@@ -158,7 +161,7 @@ class Uncertainty:
 
     def init(self) -> dict[str, Array]:
         """The learned parameters, before training."""
-        return {"kernel": jnp.zeros(self.num_features)}
+        return {"kernel": jnp.zeros(self.num_features, jnp.float32)}
 
     def log_loss(self, learned: dict[str, Array], sigma: Float[Array, "B"]) -> Float[Array, "B"]:
         """u(sigma)."""
@@ -167,7 +170,7 @@ class Uncertainty:
         phase = jnp.asarray(2 * np.pi * rng.random(self.num_features), jnp.float32)
         c_noise = jnp.log(sigma)[:, None] / 4
         features = jnp.sqrt(2.0) * jnp.cos(c_noise * frequency[None] + phase[None])
-        return features @ learned["kernel"] / np.sqrt(self.num_features)
+        return features @ learned["kernel"] / math.sqrt(self.num_features)
 
     def __call__(
         self, learned: dict[str, Array], sigma: Float[Array, "B"], loss: Float[Array, "B"]
@@ -201,7 +204,12 @@ def loss(
       eps: unit noise.
       weighting: `weighting(sigma, c_out) -> factor` of each image's loss.
       cond: further inputs of the network, such as label and dropout_key.
+    Raises:
+      ValueError: images of integers; a dropout_key of the old kind.
     """
+    check_image("x_0", x_0)
+    if cond.get("dropout_key") is not None:
+        demand_key(cond["dropout_key"])
     x_t = x_0 + per_image(sigma, x_0) * eps
     c_skip, c_out, c_in, c_noise = preconditioning(sigma)
     target = (x_0 - per_image(c_skip, x_0) * x_t) / per_image(c_out, x_0)

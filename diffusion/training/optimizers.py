@@ -11,6 +11,7 @@ import optax
 
 from diffusion.ranges import demand
 from diffusion.training.clipping import clip_by_grad_norm
+from diffusion.training.precision import in_float32
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,9 @@ Optimizer = Adam | Optax
 def clipped(
     optimizer: optax.GradientTransformation, norm: float | None
 ) -> optax.GradientTransformation:
-    """The optimiser, after clipping the gradient by its global norm unless `norm` is None."""
-    return optimizer if norm is None else optax.chain(clip_by_grad_norm(norm), optimizer)
+    """The optimiser in float32, after clipping the gradient's global norm unless `norm` is None."""
+    steps = optimizer if norm is None else optax.chain(clip_by_grad_norm(norm), optimizer)
+    return in_float32(steps)
 
 
 def are_kernels(params: Any) -> Any:

@@ -8,16 +8,18 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Integer, Key
 
 from diffusion.denoiser import Network, Preconditioning
+from diffusion.keys import demand_key
 from diffusion.noise.distributions import Noise
-from diffusion.pixels import from_pixels
+from diffusion.pixels import check_image, from_pixels
 from diffusion.training.augment import Augment, Batch, Unchanged
 from diffusion.training.clipping import global_norm
 from diffusion.training.coupling import Coupling, Independent
 from diffusion.training.ema import Average
 from diffusion.training.loss import LossUncertainty, NoUncertainty, Simple, loss
+from diffusion.training.precision import check_weights
 
 
 @partial(
@@ -31,7 +33,7 @@ class TrainState:
 
     Attributes:
       step: number of steps taken, int32 scalar.
-      params: the network's weights.
+      params: the network's weights, float32.
       opt_state: state of the optax optimiser.
       ema: averaged weights for sampling; `ema.choose(state.ema, name)` returns one average.
       uncertainty: learned parameters of the loss, see `Uncertainty`.
@@ -51,7 +53,12 @@ class TrainState:
         ema: Average,
         uncertainty: LossUncertainty = NoUncertainty(),  # noqa: B008 (frozen)
     ) -> "TrainState":
-        """The state before the first step."""
+        """The state before the first step.
+
+        Raises:
+          ValueError: weights are narrower than float32.
+        """
+        check_weights(params)
         learned = uncertainty.init()
         opt_state = optimizer.init((params, learned))
         return cls(jnp.zeros((), jnp.int32), params, opt_state, ema.init(params), learned)
@@ -60,9 +67,13 @@ class TrainState:
 TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]
 
 
-def drop_label(key: Key[Array, ""], label: Int[Array, "B"], rate: float) -> Int[Array, "B"]:
+def drop_label(key: Key[Array, ""], label: Integer[Array, "B"], rate: float) -> Int[Array, "B"]:
     """Replaces each label by the null class -1 with probability `rate`, one image at a time."""
-    return jnp.where(jax.random.bernoulli(key, rate, label.shape), -1, label)
+    # an unsigned type has no -1; what lies beyond int32 stays a number that is no class
+    label = jnp.asarray(label)
+    largest = min(jnp.iinfo(label.dtype).max, jnp.iinfo(jnp.int32).max)
+    label = jnp.minimum(label, jnp.asarray(largest, label.dtype)).astype(jnp.int32)
+    return jnp.where(jax.random.bernoulli(key, jnp.float32(rate), label.shape), -1, label)
 
 
 LEVELS = (0.1, 1.0, 10.0)
@@ -98,7 +109,8 @@ def make_train_step(
         image.
       preconditioning: defines what the network predicts.
       noise: distribution of sigma, `noise(key, (B,)) -> sigma`.
-      optimizer: an optax transformation; `update` receives `grad_norm`, see `clip_by_grad_norm`.
+      optimizer: an optax transformation; `update` receives `grad_norm`, see `clip_by_grad_norm`,
+        and the loss as `value`, which `optax.contrib.reduce_on_plateau` needs.
       ema: averages of the weights.
       weighting: `weighting(sigma, c_out) -> factor` of the loss.
       uncertainty: learned scale of the loss by noise level; the state must be made with the same.
@@ -143,7 +155,7 @@ def make_train_step(
         x_0 = cond.pop("image")
         if "label" in cond and label_dropout > 0:
             cond["label"] = drop_label(label_key, cond["label"], label_dropout)
-        eps = coupling(x_0, jax.random.normal(eps_key, x_0.shape))
+        eps = coupling(x_0, jax.random.normal(eps_key, x_0.shape, jnp.float32))
         return {"x_0": x_0, "sigma": noise(sigma_key, x_0.shape[:1]), "eps": eps, "cond": cond}
 
     def gradient(
@@ -173,6 +185,11 @@ def make_train_step(
     def train_step(
         state: TrainState, batch: Batch, key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
+        if "image" not in batch:
+            raise ValueError(f"the batch has no 'image', only {sorted(batch)}.")
+        check_image("the batch's 'image'", batch["image"])
+        demand_key(key)
+        batch = {**batch, "image": batch["image"].astype(jnp.float32)}
         *draw_keys, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 5)
         whole = draw(batch, draw_keys)
         grads, losses = gradient((state.params, state.uncertainty), whole, dropout_key)
@@ -182,7 +199,7 @@ def make_train_step(
         def advanced(state: TrainState) -> TrainState:
             learning = (state.params, state.uncertainty)
             updates, opt_state = optax.with_extra_args_support(optimizer).update(
-                grads, state.opt_state, learning, grad_norm=grad_norm
+                grads, state.opt_state, learning, grad_norm=grad_norm, value=losses.mean()
             )
             params, learned = cast(Any, optax.apply_updates(learning, updates))
             params = params if project is None else project(params)
@@ -191,12 +208,12 @@ def make_train_step(
 
         state = jax.lax.cond(is_finite, advanced, lambda state: state, state)
         weight_norm = global_norm((state.params, state.uncertainty))
-        level = jnp.searchsorted(jnp.array(LEVELS), whole["sigma"])
+        level = jnp.searchsorted(jnp.array(LEVELS, jnp.float32), whole["sigma"])
         metrics = {
             "loss": losses.mean(),
             "grad_norm": grad_norm,
             "weight_norm": weight_norm,
-            "skipped": 1.0 - is_finite,
+            "skipped": jnp.float32(1) - is_finite,
             "level_sums": jax.ops.segment_sum(losses, level, len(LEVELS) + 1),
             "level_counts": jax.ops.segment_sum(jnp.ones_like(losses), level, len(LEVELS) + 1),
         }
@@ -237,7 +254,9 @@ def make_train_steps(train_step: TrainStep) -> Callable[..., tuple[TrainState, d
             return state, jax.tree.map(lambda all, new: all.at[k].set(new), carry[1], metrics)
 
         _, shapes = jax.eval_shape(one, state, indices[0])
-        zeros = jax.tree.map(lambda leaf: jnp.zeros((len(indices), *leaf.shape)), shapes)
+        zeros = jax.tree.map(
+            lambda leaf: jnp.zeros((len(indices), *leaf.shape), leaf.dtype), shapes
+        )
         return jax.lax.fori_loop(0, num_steps, advance, (state, zeros))
 
     return train_steps

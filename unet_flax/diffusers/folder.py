@@ -43,9 +43,7 @@ def read_weights(folder: Path, stem: str = STEM) -> dict[str, jax.Array]:
       FileNotFoundError: there are none as safetensors, or a shard is missing.
       ValueError: a file is damaged, or there are several variants and no plain weights.
     """
-    import safetensors
-    import safetensors.flax
-
+    safetensors = _safetensors()
     weights: dict[str, jax.Array] = {}
     for name in _files(folder, stem):
         if not (folder / name).is_file():
@@ -57,6 +55,19 @@ def read_weights(folder: Path, stem: str = STEM) -> dict[str, jax.Array]:
         except safetensors.SafetensorError as error:
             raise ValueError(f"{folder / name} is damaged: {error}.") from error
     return weights
+
+
+def _safetensors() -> Any:
+    """The package, which only the extra `train` brings."""
+    try:
+        import safetensors.flax
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is not installed, and diffusers folders need it; it comes with pip "
+            "install 'unet-flax[train]'.",
+            name=error.name,
+        ) from None
+    return safetensors
 
 
 def _files(folder: Path, stem: str) -> list[str]:
@@ -104,8 +115,7 @@ def write(folder: Path, values: dict[str, Any], weights: dict[str, Any], stem: s
 
     The weights come last, and appear whole: a folder with weights is complete.
     """
-    import safetensors.flax
-
+    safetensors = _safetensors()
     folder.mkdir(parents=True, exist_ok=True)
     for pattern in (f"{stem}*.safetensors", f"{stem}.safetensors.index*.json"):
         for path in folder.glob(pattern):

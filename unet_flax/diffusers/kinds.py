@@ -27,7 +27,8 @@ def load_diffusers(folder: str | Path, *, image_size: Size = None, dtype: str = 
 
     Args:
       folder: holds config.json and the weights as safetensors, in one file or in shards; or a
-        pipeline's folder with all that in `unet`.
+        pipeline's folder with all that in `unet`; or a checkpoint of training, of which the average
+        in `unet_ema` is read, if there is one.
       image_size: size in pixels, one number or (height, width), where it is not config.json's
         sample_size.
       dtype: type in which the network computes; parameters are float32.
@@ -36,14 +37,22 @@ def load_diffusers(folder: str | Path, *, image_size: Size = None, dtype: str = 
       ValueError: config.json names a class or a field's value that cannot be loaded, or the
         weights are not those of its network (names them, ten at most).
     """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file() and (folder / "unet").is_dir():
-        folder = folder / "unet"
+    folder = network_folder(Path(folder))
     values = read_json(folder / "config.json")
     kind = values.get("_class_name", "UNet2DModel")
     if not isinstance(kind, str) or kind not in READERS:
         raise ValueError(f"_class_name={kind!r} cannot be loaded; {' or '.join(READERS)} can.")
     return READERS[kind](values, read_weights(folder), image_size, dtype)
+
+
+def network_folder(folder: Path) -> Path:
+    """The folder of the network: the given one, or in it the average `unet_ema`, or `unet`."""
+    if not (folder / "config.json").is_file():
+        if (folder / "unet_ema" / "config.json").is_file():
+            return folder / "unet_ema"
+        if (folder / "unet").is_dir():
+            return folder / "unet"
+    return folder
 
 
 def save_diffusers(unet: Any, folder: str | Path) -> None:

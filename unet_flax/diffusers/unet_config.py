@@ -135,7 +135,9 @@ def _image_size(v: dict[str, Any], image_size: Any) -> int | tuple[int, ...]:
         ("sample_size", v["sample_size"]) if image_size is None else ("image_size", image_size)
     )
     if size is None:
-        raise _refuse(name, size, "give load_diffusers an image_size")
+        raise _refuse(
+            name, size, "write the size into config.json, or give load_diffusers an image_size"
+        )
     size = either(whole(), each(whole(), 2, 2))(name, size)
     factor = 2 ** (len(v["block_out_channels"]) - 1)
     if any(length % factor for length in (size if isinstance(size, tuple) else (size,))):

@@ -1,0 +1,76 @@
+"""The folder of a set of samples.
+
+    png/00000.png ...   the images, and no other file
+    grid.png            the first 400 of them
+    denoising.gif       their way from noise, if asked for
+    samples.npz         images uint8 (N, H, W, C), also as arr_0, and labels (N,)
+
+Tools that compare folders of images, such as torch-fidelity and pytorch-fid, take png/; ADM's
+evaluator takes samples.npz, in which it looks for arr_0. Images that are neither grey nor RGB are
+written to samples.npz alone.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from diffusion.data import images
+
+
+def claim(folder: Path) -> None:
+    """Creates the folder and checks that a set can be written to it, before the work of sampling.
+
+    Raises:
+      OSError: the folder cannot be created or written to.
+      ValueError: its folder png holds files that are no samples, which `save` would remove.
+    """
+    images.claim_folder(folder)
+    if (pngs := folder / "png").exists():
+        names = (path.name for path in pngs.iterdir() if not path.name.startswith("."))
+        if foreign := sorted(name for name in names if not _is_numbered(name)):
+            raise ValueError(
+                f"{pngs} holds {foreign[0]}, which is no sample, and would be removed; move it, or "
+                "choose another --out."
+            )
+
+
+def save(
+    folder: Path,
+    pixels: UInt8[np.ndarray, "N ... C"],
+    labels: Int[np.ndarray, "N"],
+    frames: Sequence[UInt8[np.ndarray, "H W C"]] = (),
+) -> None:
+    """Replaces the set in the folder by this one.
+
+    A call that is killed before the new set is complete leaves the old one as it was.
+
+    Args:
+      frames: of denoising.gif; none for no animation.
+    """
+    new = folder / ".new"
+    shutil.rmtree(new, ignore_errors=True)  # of a call that was killed
+    new.mkdir()
+    np.savez(new / "samples.npz", images=pixels, arr_0=pixels, labels=labels)
+    if images.can_be_png(pixels.shape[1:]):
+        (new / "png").mkdir()
+        for index, image in enumerate(pixels):
+            images.save_png(new / "png" / f"{index:05d}.png", image)
+        canvas = images.grid(pixels[:400])
+        images.save_png(new / "grid.png", canvas, zoom=images.zoom_for(canvas))
+    if frames:
+        images.save_gif(new / "denoising.gif", list(frames))
+    if (folder / "png").exists():
+        shutil.rmtree(folder / "png")
+    for name in ("png", "grid.png", "denoising.gif", "samples.npz"):
+        if (new / name).exists():
+            (new / name).replace(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    new.rmdir()
+
+
+def _is_numbered(name: str) -> bool:
+    return name.endswith(".png") and len(name) >= len("00000.png") and name[:-4].isdecimal()
