@@ -11,7 +11,10 @@ ROOT = Path(__file__).parent.parent
 
 JAX = "jax jaxtyping numpy"
 ARRAYS = f"{JAX} scipy optax"
-METHOD = "diffusion/ranges diffusion/sharding diffusion/pixels diffusion/denoiser diffusion/noise/*"
+METHOD = (
+    "diffusion/ranges diffusion/sharding diffusion/pixels diffusion/denoiser diffusion/variance "
+    "diffusion/noise/*"
+)
 TRAINING = "diffusion/training/*"
 NETWORKS = "unet_flax/__init__ unet_flax/*"
 FIELDS = "unet_flax/rules unet_flax/sizes unet_flax/embeddings unet_flax/noise_features"
@@ -69,6 +72,7 @@ ROOMS = {
     "diffusion/sharding": ("jax numpy", ""),
     "diffusion/pixels": (JAX, ""),
     "diffusion/noise/*": (JAX, "diffusion/ranges"),
+    "diffusion/variance": (JAX, "diffusion/denoiser diffusion/pixels"),
     "diffusion/denoiser": (JAX, "diffusion/ranges diffusion/noise/*"),
     "diffusion/sampling/*": (f"{JAX} scipy", METHOD),
     "diffusion/editing/*": (JAX, f"{METHOD} diffusion/sampling/*"),
