@@ -146,6 +146,7 @@ def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
         recipe.optimizer.make(),
         recipe.ema,
         weighting=recipe.weighting,
+        variance=recipe.variance,
         uncertainty=recipe.uncertainty,
         coupling=recipe.coupling,
         label_dropout=recipe.label_dropout,

@@ -18,6 +18,7 @@ from diffusion.training.coupling import Coupling
 from diffusion.training.ema import Average, Averages
 from diffusion.training.loss import LossUncertainty, Weighting
 from diffusion.training.optimizers import Optimizer
+from diffusion.training.variance import Variance
 from unet_flax import Model
 from unet_flax.embeddings import LabelKind, NoiseFeatures
 from unet_flax.resample import Resampling
@@ -61,7 +62,17 @@ for _union in (
     *(LogNormal | LogitNormal | UniformTime | Schedule, Averages, Average),
     *(NoiseFeatures, LabelKind, Resampling, Model, AnyDataset),
     LogNormal | LogitNormal | UniformTime | Stratified,
-    *(Preconditioning, Weighting, LossUncertainty, Coupling, Augment, Sampler, Grid, Optimizer),
+    *(
+        Preconditioning,
+        Weighting,
+        Variance,
+        LossUncertainty,
+        Coupling,
+        Augment,
+        Sampler,
+        Grid,
+        Optimizer,
+    ),
 ):
     configure_tagged_union(_union, _converter, tag_name="kind")
 

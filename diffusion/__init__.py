@@ -46,6 +46,7 @@ from diffusion.training.loss import (
     loss,
 )
 from diffusion.training.step import TrainState, make_train_step
+from diffusion.training.variance import FixedVariance, LearnedVariance
 
 __all__ = [
     "EDM",
@@ -68,12 +69,14 @@ __all__ = [
     "Euler",
     "Even",
     "Exponential",
+    "FixedVariance",
     "Flip",
     "Flow",
     "HalfLife",
     "Heun",
     "Independent",
     "Karras",
+    "LearnedVariance",
     "LogNormal",
     "LogitNormal",
     "Mesh",

@@ -63,6 +63,7 @@ def fitted(
     augment_channels: int | None = None,
     context_channels: int | None = None,
     condition_channels: int | None = None,
+    outputs: int = 1,
 ) -> Model:
     """The configuration for given data: open fields are filled, the others are checked.
 
@@ -74,6 +75,8 @@ def fitted(
       augment_channels: width of the augmentation's label, or None where there is none.
       context_channels: width of the context's tokens, or None where there is no context.
       condition_channels: channels of the conditioning image; None or 0 where there is none.
+      outputs: values that the network predicts for each of the image's, 2 where it learns a
+        variance; fills out_channels where that is open, and does not check it.
     Raises:
       ValueError: a field has another value than the data, or the kind of network has no such input;
         one line with the field and both values.
@@ -89,6 +92,8 @@ def fitted(
         condition_channels=condition_channels or None,
     )
     changes: dict[str, Any] = {}
+    if outputs != 1 and getattr(config, "out_channels", in_channels) is None:
+        changes["out_channels"] = outputs * in_channels
     for field, fact in facts.items():
         stated = getattr(config, field, None) or None
         if stated is None and fact is not None:

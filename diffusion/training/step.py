@@ -18,6 +18,7 @@ from diffusion.training.clipping import global_norm
 from diffusion.training.coupling import Coupling, Independent
 from diffusion.training.ema import Average
 from diffusion.training.loss import LossUncertainty, NoUncertainty, Simple, loss
+from diffusion.training.variance import FixedVariance, Variance
 
 
 @partial(
@@ -77,6 +78,7 @@ def make_train_step(
     ema: Average,
     *,
     weighting: Callable[[Array, Array], Array] = Simple(),  # noqa: B008 (frozen)
+    variance: Variance = FixedVariance(),  # noqa: B008 (frozen)
     uncertainty: LossUncertainty = NoUncertainty(),  # noqa: B008 (frozen)
     coupling: Coupling = Independent(),  # noqa: B008 (frozen)
     label_dropout: float = 0.0,
@@ -101,6 +103,7 @@ def make_train_step(
       optimizer: an optax transformation; `update` receives `grad_norm`, see `clip_by_grad_norm`.
       ema: averages of the weights.
       weighting: `weighting(sigma, c_out) -> factor` of the loss.
+      variance: whether the network learns the variance of DDPM's steps too, by `LearnedVariance`.
       uncertainty: learned scale of the loss by noise level; the state must be made with the same.
       coupling: how images are paired with noise.
       label_dropout: fraction of labels replaced by the null class, in [0, 1]; classifier-free
@@ -129,6 +132,7 @@ def make_train_step(
             part["sigma"],
             part["eps"],
             weighting=weighting,
+            variance=variance,
             dropout_key=dropout_key,
             **part["cond"],
         )
