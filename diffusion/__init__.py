@@ -15,12 +15,12 @@ from diffusion.noise.chain import VPLinear
 from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified, UniformTime
 from diffusion.noise.schedules import Flow, VPCosine, VPSigmoid
 from diffusion.noise.sdes import VE, SubVP, VPContinuous
+from diffusion.sampling.classifier import classifier_guided, log_probability
 from diffusion.sampling.dpm import DPMSolver, DPMSolver2S, DPMSolverSDE
 from diffusion.sampling.grids import Even, Exponential, Karras, VPTimesteps
 from diffusion.sampling.guidance import (
     autoguidance,
     classifier_free,
-    classifier_guided,
     clip,
     clip_dynamically,
     in_interval,
@@ -117,6 +117,7 @@ __all__ = [
     "interpolate",
     "invert",
     "log_density",
+    "log_probability",
     "loss",
     "make_train_step",
     "slerp",

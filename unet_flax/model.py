@@ -25,6 +25,7 @@ from typing import Any
 
 from flax import nnx
 
+from unet_flax.classifier import UNetClassifier, UNetClassifierConfig
 from unet_flax.config import UNetConfig
 from unet_flax.edm2 import EDM2UNet
 from unet_flax.edm2_config import EDM2Config
@@ -33,10 +34,14 @@ from unet_flax.unet import UNet
 
 Model = UNetConfig | EDM2Config
 
-NETWORKS: dict[type, type[nnx.Module]] = {UNetConfig: UNet, EDM2Config: EDM2UNet}
+NETWORKS: dict[type, type[nnx.Module]] = {
+    UNetConfig: UNet,
+    EDM2Config: EDM2UNet,
+    UNetClassifierConfig: UNetClassifier,  # no Model: it denoises nothing
+}
 
 
-def make(config: Model, rngs: nnx.Rngs) -> Any:
+def make(config: Model | UNetClassifierConfig, rngs: nnx.Rngs) -> Any:
     """The network of a configuration, with new weights.
 
     Raises:
@@ -45,7 +50,7 @@ def make(config: Model, rngs: nnx.Rngs) -> Any:
     return NETWORKS[type(config)](config, rngs=rngs)  # pyright: ignore[reportCallIssue]
 
 
-def module(config: Model, params: Params) -> Any:
+def module(config: Model | UNetClassifierConfig, params: Params) -> Any:
     """The network of a configuration, with these parameters, as `functional` gives them.
 
     Raises:

@@ -182,34 +182,6 @@ def in_interval(
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class ClassifierGuided(Adjusted):
-    """See `classifier_guided`."""
-
-    denoise: Denoise
-    log_p: Callable
-    scale: Any
-
-    def adjust(self, x_0_hat, x_t, sigma):
-        gradient = jax.grad(lambda x: self.log_p(x, sigma).sum())(x_t)
-        variance = per_image(jnp.broadcast_to(sigma, x_t.shape[:1]) ** 2, x_t)
-        return x_0_hat + self.scale * variance * gradient
-
-
-def classifier_guided(denoise: Denoise, log_p: Callable, scale: float = 1.0) -> Denoise:
-    """Adds the gradient of a log-probability: D + scale sigma^2 grad log p(y | x_t; sigma).
-
-    Args:
-      log_p: log_p(x_t, sigma) -> (B,), the log-probability of the condition y given each noisy
-        image. As `jax.tree_util.Partial(f, params)`, new params compile nothing.
-      scale: 1 samples from the product of both distributions.
-    Source: Dhariwal & Nichol 2021, arXiv:2105.05233, section 4.
-    """
-    demand("(-inf, inf)", scale=scale)
-    return ClassifierGuided(denoise, log_p, scale)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
 class Clip(Adjusted):
     """See `clip`."""
 
