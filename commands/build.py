@@ -133,7 +133,9 @@ def new_state(recipe: Recipe, params: Any) -> dm.TrainState:
     """The state before the first step."""
     project = recipe.model.project
     params = params if project is None else project(params)
-    return dm.TrainState.create(params, recipe.optimizer.make(), recipe.ema, recipe.uncertainty)
+    return dm.TrainState.create(
+        params, recipe.optimizer.make(), recipe.ema, recipe.uncertainty, recipe.resolved().noise
+    )
 
 
 def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:

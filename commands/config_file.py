@@ -6,10 +6,10 @@ from typing import Any
 import cattrs
 from cattrs.strategies import configure_tagged_union
 
-from configs.recipe import Recipe
+from configs.recipe import Recipe, TrainingNoise
 from diffusion.data import AnyDataset
 from diffusion.denoiser import Preconditioning
-from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified, UniformTime
+from diffusion.noise.distributions import LogitNormal, LogNormal, UniformTime
 from diffusion.noise.schedules import Schedule
 from diffusion.sampling.grids import Grid
 from diffusion.sampling.samplers import Sampler
@@ -61,7 +61,7 @@ for _union in (
     Schedule,
     *(LogNormal | LogitNormal | UniformTime | Schedule, Averages, Average),
     *(NoiseFeatures, LabelKind, Resampling, Model, AnyDataset),
-    LogNormal | LogitNormal | UniformTime | Stratified,
+    TrainingNoise,
     *(
         Preconditioning,
         Weighting,

@@ -13,7 +13,13 @@ import numpy as np
 import unet_flax
 from diffusion.data import AnyDataset
 from diffusion.denoiser import EDM, Preconditioning
-from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified, UniformTime
+from diffusion.noise.distributions import (
+    ImportanceSampled,
+    LogitNormal,
+    LogNormal,
+    Stratified,
+    UniformTime,
+)
 from diffusion.noise.schedules import Schedule
 from diffusion.ranges import demand
 from diffusion.sampling.grids import Grid, Karras
@@ -26,6 +32,8 @@ from diffusion.training.loss import LossUncertainty, NoUncertainty, Simple, Weig
 from diffusion.training.optimizers import Optimizer
 from diffusion.training.variance import FixedVariance, Variance
 from unet_flax import Model
+
+TrainingNoise = LogNormal | LogitNormal | UniformTime | Stratified | ImportanceSampled
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ class Recipe:
     optimizer: Optimizer
     schedule: Schedule | None = None
     preconditioning: Preconditioning = field(default_factory=EDM)
-    noise: LogNormal | LogitNormal | UniformTime | Stratified = field(default_factory=LogNormal)
+    noise: TrainingNoise = field(default_factory=LogNormal)
     weighting: Weighting = field(default_factory=Simple)
     variance: Variance = field(default_factory=FixedVariance)
     uncertainty: LossUncertainty = field(default_factory=NoUncertainty)

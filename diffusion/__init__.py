@@ -13,6 +13,7 @@ from diffusion.editing.sdedit import begin_from
 from diffusion.editing.super_resolution import super_resolve
 from diffusion.noise.chain import VPLinear
 from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified, UniformTime
+from diffusion.noise.importance import ImportanceSampled
 from diffusion.noise.schedules import Flow, VPCosine, VPSigmoid
 from diffusion.noise.sdes import VE, SubVP, VPContinuous
 from diffusion.sampling.classifier import classifier_guided, log_probability
@@ -74,6 +75,7 @@ __all__ = [
     "Flow",
     "HalfLife",
     "Heun",
+    "ImportanceSampled",
     "Independent",
     "Karras",
     "LearnedVariance",

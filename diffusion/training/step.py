@@ -11,7 +11,8 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from diffusion.denoiser import Network, Preconditioning
-from diffusion.noise.distributions import Noise
+from diffusion.noise.distributions import LogNormal, Noise
+from diffusion.noise.importance import remembering
 from diffusion.pixels import from_pixels
 from diffusion.training.augment import Augment, Batch, Unchanged
 from diffusion.training.clipping import global_norm
@@ -23,7 +24,7 @@ from diffusion.training.variance import FixedVariance, Variance
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["step", "params", "opt_state", "ema", "uncertainty"],
+    data_fields=["step", "params", "opt_state", "ema", "uncertainty", "memory"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class TrainState:
       opt_state: state of the optax optimiser.
       ema: averaged weights for sampling; `ema.choose(state.ema, name)` returns one average.
       uncertainty: learned parameters of the loss, see `Uncertainty`.
+      memory: what the noise distribution remembers of the losses, see `ImportanceSampled`.
     """
 
     step: Any
@@ -43,6 +45,7 @@ class TrainState:
     opt_state: Any
     ema: Any
     uncertainty: Any
+    memory: Any
 
     @classmethod
     def create(
@@ -51,11 +54,13 @@ class TrainState:
         optimizer: optax.GradientTransformation,
         ema: Average,
         uncertainty: LossUncertainty = NoUncertainty(),  # noqa: B008 (frozen)
+        noise: Noise = LogNormal(),  # noqa: B008 (frozen)
     ) -> "TrainState":
-        """The state before the first step."""
+        """The state before the first step; `noise` matters where it has memory."""
         learned = uncertainty.init()
         opt_state = optimizer.init((params, learned))
-        return cls(jnp.zeros((), jnp.int32), params, opt_state, ema.init(params), learned)
+        average, memory = ema.init(params), remembering(noise).init()
+        return cls(jnp.zeros((), jnp.int32), params, opt_state, average, learned, memory)
 
 
 TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]
@@ -99,7 +104,8 @@ def make_train_step(
       network: `network(params, x, c_noise, *, dropout_key, **cond)`; cond is the batch without its
         image.
       preconditioning: defines what the network predicts.
-      noise: distribution of sigma, `noise(key, (B,)) -> sigma`.
+      noise: distribution of sigma, `noise(key, (B,)) -> sigma`; one with memory, such as
+        `ImportanceSampled`, must be that with which the state was made.
       optimizer: an optax transformation; `update` receives `grad_norm`, see `clip_by_grad_norm`.
       ema: averages of the weights.
       weighting: `weighting(sigma, c_out) -> factor` of the loss.
@@ -129,18 +135,21 @@ def make_train_step(
             params,
             preconditioning,
             part["x_0"],
-            part["sigma"],
+            part["drawn"].sigma,
             part["eps"],
             weighting=weighting,
             variance=variance,
             dropout_key=dropout_key,
             **part["cond"],
         )
-        return uncertainty(learned, part["sigma"], losses).mean(), losses
+        objective = uncertainty(learned, part["drawn"].sigma, losses)
+        return (part["drawn"].weight * objective).mean(), losses
 
     differentiate = jax.grad(mean_loss, has_aux=True)
 
-    def draw(batch: Batch, keys: list[Array]) -> dict[str, Any]:
+    distribution = remembering(noise)
+
+    def draw(batch: Batch, memory: dict[str, Array], keys: list[Array]) -> dict[str, Any]:
         """Draws everything random about a batch, except dropout."""
         augment_key, label_key, sigma_key, eps_key = keys
         cond = dict(augment(augment_key, batch))
@@ -148,7 +157,8 @@ def make_train_step(
         if "label" in cond and label_dropout > 0:
             cond["label"] = drop_label(label_key, cond["label"], label_dropout)
         eps = coupling(x_0, jax.random.normal(eps_key, x_0.shape))
-        return {"x_0": x_0, "sigma": noise(sigma_key, x_0.shape[:1]), "eps": eps, "cond": cond}
+        drawn = distribution.draw(memory, sigma_key, x_0.shape[:1])
+        return {"x_0": x_0, "drawn": drawn, "eps": eps, "cond": cond}
 
     def gradient(
         learning: tuple[Any, Any], whole: dict[str, Any], dropout_key: Array
@@ -178,10 +188,12 @@ def make_train_step(
         state: TrainState, batch: Batch, key: Array
     ) -> tuple[TrainState, dict[str, Array]]:
         *draw_keys, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 5)
-        whole = draw(batch, draw_keys)
+        whole = draw(batch, state.memory, draw_keys)
+        drawn = whole["drawn"]
         grads, losses = gradient((state.params, state.uncertainty), whole, dropout_key)
         grad_norm = global_norm(grads)
-        is_finite = jnp.isfinite(losses.mean() + grad_norm)
+        loss = (drawn.weight * losses).mean()
+        is_finite = jnp.isfinite(loss + grad_norm)
 
         def advanced(state: TrainState) -> TrainState:
             learning = (state.params, state.uncertainty)
@@ -191,13 +203,14 @@ def make_train_step(
             params, learned = cast(Any, optax.apply_updates(learning, updates))
             params = params if project is None else project(params)
             average = ema.update(state.ema, params, state.step, losses.shape[0])
-            return TrainState(state.step, params, opt_state, average, learned)
+            memory = distribution.update(state.memory, drawn, losses)
+            return TrainState(state.step, params, opt_state, average, learned, memory)
 
         state = jax.lax.cond(is_finite, advanced, lambda state: state, state)
         weight_norm = global_norm((state.params, state.uncertainty))
-        level = jnp.searchsorted(jnp.array(LEVELS), whole["sigma"])
+        level = jnp.searchsorted(jnp.array(LEVELS), drawn.sigma)
         metrics = {
-            "loss": losses.mean(),
+            "loss": loss,
             "grad_norm": grad_norm,
             "weight_norm": weight_norm,
             "skipped": 1.0 - is_finite,

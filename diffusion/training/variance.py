@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion.denoiser import per_image
-from diffusion.noise.schedules import Schedule, or_ddpm
+from diffusion.noise import timesteps
+from diffusion.noise.schedules import Schedule
 from diffusion.ranges import demand
 from diffusion.variance import decoder_nats, step_nats
 
@@ -63,30 +64,12 @@ class LearnedVariance:
 
     def __post_init__(self):
         demand("[0, inf)", weight=self.weight)
-        if self.num_timesteps is not None:
-            demand("[2, inf)", num_timesteps=self.num_timesteps)
-        if self.schedule is None:
-            return
-        own = getattr(self.schedule, "num_timesteps", None)
-        if own is None and self.num_timesteps is None:
-            raise ValueError(
-                f"num_timesteps=None, but {type(self.schedule).__name__} has no timesteps of its "
-                "own; give the number of steps that are measured, such as 4000."
-            )
-        if None not in (own, self.num_timesteps) and own != self.num_timesteps:
-            raise ValueError(
-                f"num_timesteps={self.num_timesteps}, but the chain has {own}; use none."
-            )
+        timesteps.check_length(self.schedule, self.num_timesteps)
 
     @property
     def table(self) -> Float[np.ndarray, "T"]:
         """sigma of each timestep, ascending, float64."""
-        schedule = or_ddpm(self.schedule)
-        length = self.num_timesteps or schedule.num_timesteps  # pyright: ignore
-        ends = np.array([schedule.sigma_min, schedule.sigma_max])
-        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-            first, last = np.asarray(schedule.time(ends), np.float64)
-            return np.array(schedule.sigma(np.linspace(first, last, length)), np.float64)
+        return timesteps.table(self.schedule, self.num_timesteps)
 
     def __call__(
         self,
@@ -115,9 +98,9 @@ class LearnedVariance:
         )  # of steps, in ln(sigma)
         lengths[0] = lengths[1]  # the first timestep's variance is bounded by the second's
         index = np.arange(len(table), dtype=np.float32)
-        timestep = jnp.interp(jnp.log(sigma), np.log(table).astype(np.float32), index)
-        h = jnp.interp(timestep, index, lengths)
-        is_first = timestep < 0.5
+        at = jnp.interp(jnp.log(sigma), np.log(table).astype(np.float32), index)
+        h = jnp.interp(at, index, lengths)
+        is_first = at < 0.5
         q, p = (per_image(v, x_0) for v in (jnp.exp(-h), -jnp.expm1(-h)))
         # at other timesteps the decoder's terms are not used, but their gradients must be finite
         lowest = per_image(jnp.where(is_first, sigma, np.float32(table[0])), x_0)
