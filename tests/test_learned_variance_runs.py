@@ -63,6 +63,14 @@ def test_ddpm_on_the_command_line_keeps_the_learned_variance(iddpm_run, tmp_path
     assert (tmp_path / "a" / "denoising.gif").exists()
 
 
+def test_guidance_takes_the_learned_variance(iddpm_run, tmp_path):
+    argv = [str(iddpm_run), "--num-images", "2", "--num-steps", "4", "--guidance"]
+    for scale in ("1", "3"):
+        sample.main([*argv, scale, "--out", str(tmp_path / scale)])
+    one, three = (samples(tmp_path / scale)[0] for scale in ("1", "3"))
+    assert (one != three).any()
+
+
 @pytest.mark.parametrize(
     "edit",
     [["--init-image", "IMAGE", "--strength", "0.5"], ["--init-image", "IMAGE", "--mask", "IMAGE"]],
