@@ -72,6 +72,27 @@ def test_what_stands_on_a_denoiser_passes_its_variance_on(wrap, sigma):
     assert wrap(denoiser(mean_network))(X_T, sigma).shape == X_T.shape
 
 
+def test_guidance_takes_the_conditional_variance_and_an_interval_the_one_in_use():
+    def by_label(params, x, c_noise, *, label):
+        v = jnp.broadcast_to(label.reshape(-1, 1, 1, 1), x.shape)
+        return jnp.concatenate([jnp.tanh(x), v], axis=-1)
+
+    def of(v):
+        return dm.denoiser(by_label, {}, dm.Eps(), label=jnp.full(3, v))
+
+    cond, uncond = of(0.5), of(-0.5)  # interpolations of 0.75 and 0.25
+    guided = dm.classifier_free(cond, uncond, 2.0)
+    _, interpolation = with_variance(guided, X_T, jnp.float32(1.0))
+    np.testing.assert_allclose(interpolation, jnp.full_like(X_T, 0.75))
+    within = dm.in_interval(guided, uncond, 0.1, 2.0)
+    sigma = jnp.array([0.05, 1.0, 5.0])
+    for scalar, expected in zip(sigma, (0.25, 0.75, 0.25), strict=True):
+        _, interpolation = with_variance(within, X_T, scalar)
+        np.testing.assert_allclose(interpolation, jnp.full_like(X_T, expected))
+    _, interpolation = with_variance(within, X_T, sigma)
+    np.testing.assert_allclose(interpolation[:, 0, 0, 0], [0.25, 0.75, 0.25])
+
+
 @pytest.mark.parametrize("wrap", [lambda d: d, *WRAPPERS.values()], ids=["none", *WRAPPERS])
 def test_a_denoiser_without_a_variance_is_refused_where_one_is_needed(wrap):
     for denoise in (denoiser(mean_network), plain):
