@@ -134,7 +134,9 @@ def new_state(recipe: Recipe, params: Any) -> dm.TrainState:
     """The state before the first step."""
     project = recipe.model.project
     params = params if project is None else project(params)
-    return dm.TrainState.create(params, recipe.optimizer.make(), recipe.ema, recipe.uncertainty)
+    return dm.TrainState.create(
+        params, recipe.optimizer.make(), recipe.ema, recipe.uncertainty, recipe.resolved().noise
+    )
 
 
 def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
@@ -147,6 +149,7 @@ def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
         recipe.optimizer.make(),
         recipe.ema,
         weighting=recipe.weighting,
+        variance=recipe.variance,
         uncertainty=recipe.uncertainty,
         coupling=recipe.coupling,
         label_dropout=recipe.label_dropout,

@@ -6,10 +6,10 @@ from typing import Any
 import cattrs
 from cattrs.strategies import configure_tagged_union
 
-from configs.recipe import Recipe
+from configs.recipe import Recipe, TrainingNoise
 from diffusion.data import AnyDataset
 from diffusion.denoiser import Preconditioning
-from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified, UniformTime
+from diffusion.noise.distributions import LogitNormal, LogNormal, UniformTime
 from diffusion.noise.schedules import Schedule
 from diffusion.sampling.grids import Grid
 from diffusion.sampling.samplers import Sampler
@@ -18,6 +18,7 @@ from diffusion.training.coupling import Coupling
 from diffusion.training.ema import Average, Averages
 from diffusion.training.loss import LossUncertainty, Weighting
 from diffusion.training.optimizers import Optimizer
+from diffusion.training.variance import Variance
 from unet_flax import Model
 from unet_flax.embeddings import LabelKind, NoiseFeatures
 from unet_flax.resample import Resampling
@@ -60,8 +61,18 @@ for _union in (
     Schedule,
     *(LogNormal | LogitNormal | UniformTime | Schedule, Averages, Average),
     *(NoiseFeatures, LabelKind, Resampling, Model, AnyDataset),
-    LogNormal | LogitNormal | UniformTime | Stratified,
-    *(Preconditioning, Weighting, LossUncertainty, Coupling, Augment, Sampler, Grid, Optimizer),
+    TrainingNoise,
+    *(
+        Preconditioning,
+        Weighting,
+        Variance,
+        LossUncertainty,
+        Coupling,
+        Augment,
+        Sampler,
+        Grid,
+        Optimizer,
+    ),
 ):
     configure_tagged_union(_union, _converter, tag_name="kind")
 

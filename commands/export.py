@@ -60,6 +60,11 @@ def scheduler_of(trained: Pipeline) -> tuple[str, dict[str, Any]]:
             f"the network has {trained.model.num_classes} classes, but diffusers' DDPMPipeline and "
             "DDIMPipeline are unconditional; unet_flax.save_diffusers writes the network alone."
         )
+    if trained.model.output_channels != trained.model.image_shape[-1]:
+        raise ValueError(
+            "the network has a learned variance, which is not written as diffusers' "
+            "DDPMPipeline or DDIMPipeline; unet_flax.save_diffusers writes the network alone."
+        )
     method, sampling = trained.preconditioning, trained.sampling
     prediction = PREDICTION_TYPES.get(type(method))
     schedule = getattr(method, "schedule", None)

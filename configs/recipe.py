@@ -13,7 +13,13 @@ import numpy as np
 import unet_flax
 from diffusion.data import AnyDataset
 from diffusion.denoiser import EDM, Preconditioning
-from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified, UniformTime
+from diffusion.noise.distributions import (
+    ImportanceSampled,
+    LogitNormal,
+    LogNormal,
+    Stratified,
+    UniformTime,
+)
 from diffusion.noise.schedules import Schedule
 from diffusion.ranges import demand
 from diffusion.sampling.grids import Grid, Karras
@@ -24,7 +30,10 @@ from diffusion.training.coupling import Coupling, Independent
 from diffusion.training.ema import EMA, Average
 from diffusion.training.loss import LossUncertainty, NoUncertainty, Simple, Weighting
 from diffusion.training.optimizers import Optimizer
+from diffusion.training.variance import FixedVariance, Variance
 from unet_flax import Model
+
+TrainingNoise = LogNormal | LogitNormal | UniformTime | Stratified | ImportanceSampled
 
 
 @dataclass(frozen=True)
@@ -118,8 +127,9 @@ class Recipe:
     optimizer: Optimizer
     schedule: Schedule | None = None
     preconditioning: Preconditioning = field(default_factory=EDM)
-    noise: LogNormal | LogitNormal | UniformTime | Stratified = field(default_factory=LogNormal)
+    noise: TrainingNoise = field(default_factory=LogNormal)
     weighting: Weighting = field(default_factory=Simple)
+    variance: Variance = field(default_factory=FixedVariance)
     uncertainty: LossUncertainty = field(default_factory=NoUncertainty)
     coupling: Coupling = field(default_factory=Independent)
     augment: Augment = field(default_factory=Unchanged)
@@ -156,6 +166,12 @@ class Recipe:
                 "and with label_dropout above 0; use 1."
             )
 
+        if self.sampling.sampler.needs_variance and self.variance.outputs == 1:
+            raise ValueError(
+                f"sampling.sampler={self.sampling.sampler} takes a learned variance, but variance="
+                f"{self.variance} learns none; use an interpolation in [0, 1], or LearnedVariance."
+            )
+
     @property
     def trains_null(self) -> bool:
         """Whether the network learns the null class, which guidance needs."""
@@ -165,8 +181,9 @@ class Recipe:
         """The recipe with all fields that are None filled in from other fields.
 
         The parts' schedules come from the recipe's schedule; the network's image size, channels,
-        classes and conditions from the data; the width of its augmentation label from the
-        augmentation; the weighting's sigma_data from the preconditioning.
+        classes and conditions from the data; the number of its outputs from the variance; the width
+        of its augmentation label from the augmentation; the weighting's sigma_data from the
+        preconditioning.
         """
         return replace(self, **self.resolved_parts())
 
@@ -179,14 +196,15 @@ class Recipe:
         """
         parts: dict[str, Any] = {
             name: _on_schedule(getattr(self, name), self.schedule, name)
-            for name in ("preconditioning", "noise", "sampling")
+            for name in ("preconditioning", "noise", "variance", "sampling")
         }
         if self.schedule is not None and not any(map(_has_schedule, parts.values())):
             raise ValueError(
-                "schedule is set, but neither preconditioning, noise nor sampling.grid uses one; "
+                "schedule is set, but neither preconditioning, noise, variance nor sampling.grid "
+                "uses one; "
                 "leave it out."
             )
-        model = _fitted(self.model, self.data, self.augment)
+        model = _fitted(self.model, self.data, self.augment, self.variance)
         weighting = _with_sigma_data(self.weighting, self.preconditioning)
         return parts | {"model": model, "weighting": weighting}
 
@@ -225,7 +243,7 @@ def _has_schedule(part: Any) -> bool:
     )
 
 
-def _fitted(model: Model, data: AnyDataset, augment: Augment) -> Model:
+def _fitted(model: Model, data: AnyDataset, augment: Augment, variance: Variance) -> Model:
     """The network with the shapes of this data filled in, after checking that both agree."""
     if "image" not in data.spec:
         raise ValueError(f"the data gives {', '.join(sorted(data.spec))}, but no image.")
@@ -242,16 +260,18 @@ def _fitted(model: Model, data: AnyDataset, augment: Augment) -> Model:
         augment_channels=last_axis.get("augment_label"),
         context_channels=last_axis.get("context"),
         condition_channels=last_axis.get("condition"),
+        outputs=variance.outputs,
     )
     if model.image_shape != data.spec["image"].shape:
         raise ValueError(
             f"the images are {data.spec['image'].shape} (height, width, channels), but the model "
             f"takes {model.image_shape}; set image_size and in_channels to none."
         )
-    if model.output_channels != channels:
+    if model.output_channels != variance.outputs * channels:
         raise ValueError(
-            f"out_channels={model.output_channels}, but the images have {channels} channels; "
-            "use none."
+            f"out_channels={model.output_channels}, but the images have {channels} channels and "
+            f"variance={type(variance).__name__} needs {variance.outputs} outputs for each; use "
+            "none, and LearnedVariance for twice the channels of the images."
         )
     for name in model.inputs.keys() - given.keys() - {"context_mask"}:  # without, all tokens count
         raise ValueError(

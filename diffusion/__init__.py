@@ -13,8 +13,10 @@ from diffusion.editing.sdedit import begin_from
 from diffusion.editing.super_resolution import super_resolve
 from diffusion.noise.chain import VPChain, VPLinear
 from diffusion.noise.distributions import LogitNormal, LogNormal, Stratified, UniformTime
+from diffusion.noise.importance import ImportanceSampled
 from diffusion.noise.schedules import Flow, VPCosine, VPSigmoid
 from diffusion.noise.sdes import VE, SubVP, VPContinuous
+from diffusion.sampling.classifier import classifier_guided, log_probability
 from diffusion.sampling.deis import DEIS
 from diffusion.sampling.dpm import DPMSolver, DPMSolver2S
 from diffusion.sampling.dpm_sde import DPMSolverSDE, DPMSolverSDE2S
@@ -23,7 +25,6 @@ from diffusion.sampling.grids import Even, Exponential, Karras, VPTimesteps
 from diffusion.sampling.guidance import (
     autoguidance,
     classifier_free,
-    classifier_guided,
     clip,
     clip_dynamically,
     in_interval,
@@ -54,6 +55,7 @@ from diffusion.training.loss import (
     loss,
 )
 from diffusion.training.step import TrainState, make_train_step
+from diffusion.training.variance import FixedVariance, LearnedVariance
 
 __all__ = [
     "DEIS",
@@ -81,12 +83,15 @@ __all__ = [
     "Euler",
     "Even",
     "Exponential",
+    "FixedVariance",
     "Flip",
     "Flow",
     "HalfLife",
     "Heun",
+    "ImportanceSampled",
     "Independent",
     "Karras",
+    "LearnedVariance",
     "LogNormal",
     "LogitNormal",
     "Mesh",
@@ -131,6 +136,7 @@ __all__ = [
     "interpolate",
     "invert",
     "log_density",
+    "log_probability",
     "loss",
     "make_train_step",
     "slerp",

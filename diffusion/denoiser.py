@@ -2,6 +2,9 @@
 
 D(x_t; sigma) = c_skip(sigma) x_t + c_out(sigma) F(c_in(sigma) x_t, c_noise(sigma))
 
+A network with twice the channels of the images learns the variance of DDPM's steps too: the first
+half of its output is F, the second half v interpolates the log-variance, see `variance`.
+
 Source: Karras et al. 2022, arXiv:2206.00364, equation 7 and table 1.
 """
 
@@ -200,10 +203,52 @@ class Denoiser:
     cond: dict[str, Any]
 
     def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
+        return self._estimates(x_t, sigma)[0]
+
+    def with_variance(
+        self, x_t: Float[Array, "B ..."], sigma: Sigma
+    ) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."]]:
+        """(x_0_hat, interpolation of the step's log-variance), of a network that learns both.
+
+        Raises:
+          ValueError: the network predicts the mean alone.
+        """
+        x_0_hat, interpolation = self._estimates(x_t, sigma)
+        if interpolation is None:
+            raise ValueError(
+                f"the network predicts {x_t.shape[-1]} channels, the mean alone; a learned "
+                f"variance needs {2 * x_t.shape[-1]}, so give Ancestral an interpolation, such as "
+                "0.0 or 1.0."
+            )
+        return x_0_hat, interpolation
+
+    def _estimates(self, x_t: Array, sigma: Sigma) -> tuple[Array, Array | None]:
         sigma = jnp.broadcast_to(sigma, x_t.shape[:1])
         c_skip, c_out, c_in, c_noise = self.preconditioning(sigma)
         output = self.network(self.params, per_image(c_in, x_t) * x_t, c_noise, **self.cond)
-        return per_image(c_skip, x_t) * x_t + per_image(c_out, x_t) * output
+        F, interpolation = mean_and_interpolation(output, x_t)
+        return per_image(c_skip, x_t) * x_t + per_image(c_out, x_t) * F, interpolation
+
+
+def mean_and_interpolation(
+    output: Float[Array, "B ..."], x_t: Float[Array, "B ..."]
+) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."] | None]:
+    """A network's output as F and (v + 1) / 2; None where it has no channels for v.
+
+    Raises:
+      ValueError: the output has neither the shape of the images nor twice their channels.
+    Source: Nichol & Dhariwal 2021, arXiv:2102.09672, equation 15; v in [-1, 1] as in their code.
+    """
+    if output.shape == x_t.shape:
+        return output, None
+    *size, channels = x_t.shape
+    if output.shape != (*size, 2 * channels):
+        raise ValueError(
+            f"the network's output is {output.shape}, but the images are {x_t.shape}; it needs "
+            f"{channels} channels, or {2 * channels} where the variance is learned too."
+        )
+    F, v = jnp.split(output, 2, axis=-1)
+    return F, (v + 1) / 2
 
 
 def denoiser(

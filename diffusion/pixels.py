@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, UInt8
+
+BIN = 2 / 255
+"""Width of a pixel's bin in [-1, 1]."""
 
 
 def from_pixels(pixels: UInt8[Any, "..."]) -> Float[Any, "..."]:
@@ -36,3 +40,18 @@ def check_image(name: str, image: Any) -> None:
             f"{name} of type {image.dtype} must be float, in [-1, 1]; uint8 pixels become that by "
             "diffusion.pixels.from_pixels."
         )
+
+
+def log_bin(
+    image: Float[Array, "..."], mean: Float[Array, "..."], std: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """ln of the normal probability of each pixel's bin; the bins of 0 and 255 have no outer end."""
+    # mirrored so that both ends lie in the lower tail, where their difference loses no digits
+    gap = jnp.abs(image - mean)
+    is_open = jnp.abs(image) > 1 - BIN / 2
+    outwards = jnp.sign(image) * (image - mean) > 0
+    near = jax.scipy.special.log_ndtr((BIN / 2 - gap) / std)
+    far = jax.scipy.special.log_ndtr((-BIN / 2 - gap) / std)
+    closed = near + jnp.log1p(-jnp.exp(jnp.minimum(far - near, -1e-7)))
+    inner = jnp.where(outwards, BIN / 2 - gap, BIN / 2 + gap)
+    return jnp.where(is_open, jax.scipy.special.log_ndtr(inner / std), closed)

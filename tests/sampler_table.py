@@ -60,6 +60,6 @@ def with_other_numbers(sampler):
     numbers = {
         f.name: getattr(sampler, f.name) / 2 or 0.5
         for f in dataclasses.fields(sampler)
-        if f.type is float
+        if f.type in (float, float | None) and getattr(sampler, f.name) is not None
     }
     return dataclasses.replace(sampler, **numbers)

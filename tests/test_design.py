@@ -13,6 +13,7 @@ JAX = "jax jaxtyping numpy"
 ARRAYS = f"{JAX} scipy optax"
 METHOD = (
     "diffusion/keys diffusion/ranges diffusion/sharding diffusion/pixels diffusion/denoiser "
+    "diffusion/variance "
     "diffusion/noise/*"
 )
 TRAINING = "diffusion/training/*"
@@ -42,10 +43,19 @@ NETWORK_ROOMS = {
     ),
     "unet_flax/config": ("", f"{FIELDS} unet_flax/blocks unet_flax/resample"),
     "unet_flax/edm2_config": ("", "unet_flax/rules unet_flax/sizes unet_flax/magnitude"),
-    "unet_flax/unet": (
+    "unet_flax/encoder": (
         "jax jaxtyping flax",
         "unet_flax/config unet_flax/blocks unet_flax/attention unet_flax/embeddings "
-        "unet_flax/resample unet_flax/inputs",
+        "unet_flax/resample",
+    ),
+    "unet_flax/unet": (
+        "jax jaxtyping flax",
+        "unet_flax/config unet_flax/blocks unet_flax/encoder unet_flax/inputs",
+    ),
+    "unet_flax/classifier": (
+        "jax jaxtyping flax",
+        "unet_flax/rules unet_flax/config unet_flax/blocks unet_flax/attention unet_flax/encoder "
+        "unet_flax/inputs",
     ),
     "unet_flax/edm2": (
         "jax jaxtyping flax",
@@ -53,10 +63,14 @@ NETWORK_ROOMS = {
         "unet_flax/resample unet_flax/inputs",
     ),
     "unet_flax/classic": ("jax jaxtyping flax", "unet_flax/rules"),
-    "unet_flax/model": ("flax", f"{CONFIGS} unet_flax/unet unet_flax/edm2 unet_flax/functional"),
+    "unet_flax/model": (
+        "flax",
+        f"{CONFIGS} unet_flax/unet unet_flax/edm2 unet_flax/classifier unet_flax/functional",
+    ),
     "unet_flax/presets/*": (
         "",
-        f"{CONFIGS} unet_flax/embeddings unet_flax/noise_features unet_flax/resample",
+        f"{CONFIGS} unet_flax/classifier unet_flax/embeddings unet_flax/noise_features "
+        "unet_flax/resample",
     ),
     "unet_flax/diffusers/*": (
         "jax flax numpy safetensors",
@@ -74,6 +88,7 @@ ROOMS = {
     "diffusion/sharding": ("jax numpy", ""),
     "diffusion/pixels": (JAX, ""),
     "diffusion/noise/*": (JAX, "diffusion/ranges"),
+    "diffusion/variance": (JAX, "diffusion/denoiser diffusion/pixels"),
     "diffusion/denoiser": (JAX, "diffusion/ranges diffusion/noise/*"),
     "diffusion/sampling/*": (f"{JAX} scipy", METHOD),
     "diffusion/editing/*": (JAX, f"{METHOD} diffusion/sampling/*"),

@@ -30,6 +30,12 @@ COUNTS = [
     (presets.adm_imagenet128(), 421_529_606),
     (presets.adm_imagenet256(), 553_838_086),
     (presets.adm_imagenet512(), 558_997_638),
+    # the same, appendix I: classifiers of 65 M, 43 M, 54 M and 54 M; to the parameter, the sum of
+    # the layers of the published code
+    (presets.adm_classifier_imagenet64(), 65_438_568),
+    (presets.adm_classifier_imagenet128(), 42_568_040),
+    (presets.adm_classifier_imagenet256(), 54_096_360),
+    (presets.adm_classifier_imagenet512(), 54_448_360),
     # Karras et al. 2023, tables 2 and 6: 125 M, 280 M, 498 M, 777 M, 1119 M and 1523 M
     (presets.edm2_xs(), 124_710_821),
     (presets.edm2_s(), 280_209_253),

@@ -1,9 +1,10 @@
 """Diffusion U-Nets for any Flax project. Depends on jax and flax alone."""
 
 from unet_flax import presets
-from unet_flax.attention import CrossAttention, SelfAttention
+from unet_flax.attention import AttentionPool, CrossAttention, SelfAttention
 from unet_flax.blocks import GroupNorm, ResBlock
 from unet_flax.classic import ClassicUNet, Classifier, ConvBlock, DownBlock, Encoder, UpBlock
+from unet_flax.classifier import UNetClassifier, UNetClassifierConfig
 from unet_flax.config import Middle, UNetConfig
 from unet_flax.cpu import tune_cpu
 from unet_flax.diffusers import load_diffusers, save_diffusers
@@ -18,6 +19,7 @@ from unet_flax.resample import Downsample, Pool, Residual, Resize, Strided, Upsa
 from unet_flax.unet import UNet
 
 __all__ = [
+    "AttentionPool",
     "Classifier",
     "ClassicUNet",
     "ConvBlock",
@@ -43,6 +45,8 @@ __all__ = [
     "Strided",
     "Table",
     "UNet",
+    "UNetClassifier",
+    "UNetClassifierConfig",
     "UNetConfig",
     "UpBlock",
     "Upsample",

@@ -22,6 +22,7 @@ class Heads(nnx.Module):
       source_channels: width of the source.
       num_heads: number of heads.
       head_dim: D, width of a head, or None for channels / num_heads.
+      out_channels: width of the result, or None for that of the tokens.
       qk_norm: whether each head's queries and keys are normalised to unit mean square, with a
         learned scale; keeps the logits from growing.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; qk_norm Henry et al. 2020,
@@ -35,6 +36,7 @@ class Heads(nnx.Module):
         num_heads: int,
         *,
         head_dim: int | None = None,
+        out_channels: int | None = None,
         qk_norm: bool,
         dtype: DTypeLike,
         param_dtype: DTypeLike,
@@ -52,7 +54,9 @@ class Heads(nnx.Module):
         self.query = nnx.Linear(channels, inner, kernel_init=INIT, **common)
         self.key = nnx.Linear(source_channels, inner, kernel_init=INIT, **common)
         self.value = nnx.Linear(source_channels, inner, kernel_init=INIT, **common)
-        self.proj = nnx.Linear(inner, channels, kernel_init=nnx.initializers.zeros, **common)
+        self.proj = nnx.Linear(
+            inner, out_channels or channels, kernel_init=nnx.initializers.zeros, **common
+        )
         self.query_norm = nnx.RMSNorm(head_dim, **common) if qk_norm else identity
         self.key_norm = nnx.RMSNorm(head_dim, **common) if qk_norm else identity
 
@@ -61,7 +65,7 @@ class Heads(nnx.Module):
         tokens: Float[Array, "B L C"],
         source: Float[Array, "B S D"],
         mask: Bool[Array, "B S"] | None = None,
-    ) -> Float[Array, "B L C"]:
+    ) -> Float[Array, "B L out"]:
         q = self.query_norm(self._split(self.query(tokens)))
         k = self.key_norm(self._split(self.key(source)))
         v = self._split(self.value(source))
@@ -167,6 +171,48 @@ class CrossAttention(nnx.Module):
         """context_mask is True for tokens that count; each image needs one that does."""
         attended = self.heads(_tokens(self.norm(x)), context, context_mask)
         return self.skip_scale * (x + attended.reshape(x.shape))
+
+
+class AttentionPool(nnx.Module):
+    """One vector of a whole feature map: the mean position attends to all positions and itself.
+
+    y = proj(attention(mean + e_0; mean + e_0, x_1 + e_1, ..., x_L + e_L)),  e_i learned
+
+    The result is zero at initialisation.
+
+    Args:
+      positions: L, number of positions of the feature map.
+      channels: C of the feature map; a multiple of head_dim.
+      out_channels: width of y.
+      head_dim: width of an attention head.
+    Source: Radford et al. 2021, arXiv:2103.00020, section 2.4; in ADM's classifiers Dhariwal &
+      Nichol 2021, arXiv:2105.05233, section 4. Deviation: proj is zero at initialisation.
+    """
+
+    def __init__(
+        self,
+        positions: int,
+        channels: int,
+        out_channels: int,
+        head_dim: int,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        types: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype)
+        init = nnx.initializers.normal(channels**-0.5)
+        self.position = nnx.Param(init(rngs.params(), (positions + 1, channels), param_dtype))
+        self.heads = Heads(
+            channels, channels, channels // head_dim, head_dim=head_dim, qk_norm=False,
+            out_channels=out_channels, rngs=rngs, **types,
+        )  # fmt: skip
+
+    def __call__(self, x: Float[Array, "B *spatial C"]) -> Float[Array, "B out"]:
+        tokens = _tokens(x)
+        tokens = jnp.concatenate([tokens.mean(1, keepdims=True), tokens], axis=1)
+        tokens = tokens + self.position[...][None].astype(tokens.dtype)
+        return self.heads(tokens[:, :1], tokens)[:, 0]
 
 
 def _tokens(x: Float[Array, "B *spatial C"]) -> Float[Array, "B L C"]:

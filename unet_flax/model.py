@@ -25,6 +25,7 @@ from typing import Any
 
 from flax import nnx
 
+from unet_flax.classifier import UNetClassifier, UNetClassifierConfig
 from unet_flax.config import UNetConfig
 from unet_flax.edm2 import EDM2UNet
 from unet_flax.edm2_config import EDM2Config
@@ -33,10 +34,14 @@ from unet_flax.unet import UNet
 
 Model = UNetConfig | EDM2Config
 
-NETWORKS: dict[type, type[nnx.Module]] = {UNetConfig: UNet, EDM2Config: EDM2UNet}
+NETWORKS: dict[type, type[nnx.Module]] = {
+    UNetConfig: UNet,
+    EDM2Config: EDM2UNet,
+    UNetClassifierConfig: UNetClassifier,  # no Model: it denoises nothing
+}
 
 
-def make(config: Model, rngs: nnx.Rngs) -> Any:
+def make(config: Model | UNetClassifierConfig, rngs: nnx.Rngs) -> Any:
     """The network of a configuration, with new weights.
 
     Raises:
@@ -45,7 +50,7 @@ def make(config: Model, rngs: nnx.Rngs) -> Any:
     return NETWORKS[type(config)](config, rngs=rngs)  # pyright: ignore[reportCallIssue]
 
 
-def module(config: Model, params: Params) -> Any:
+def module(config: Model | UNetClassifierConfig, params: Params) -> Any:
     """The network of a configuration, with these parameters, as `functional` gives them.
 
     Raises:
@@ -63,6 +68,7 @@ def fitted(
     augment_channels: int | None = None,
     context_channels: int | None = None,
     condition_channels: int | None = None,
+    outputs: int = 1,
 ) -> Model:
     """The configuration for given data: open fields are filled, the others are checked.
 
@@ -74,6 +80,8 @@ def fitted(
       augment_channels: width of the augmentation's label, or None where there is none.
       context_channels: width of the context's tokens, or None where there is no context.
       condition_channels: channels of the conditioning image; None or 0 where there is none.
+      outputs: values that the network predicts for each of the image's, 2 where it learns a
+        variance; fills out_channels where that is open, and does not check it.
     Raises:
       ValueError: a field has another value than the data, or the kind of network has no such input;
         one line with the field and both values.
@@ -89,6 +97,8 @@ def fitted(
         condition_channels=condition_channels or None,
     )
     changes: dict[str, Any] = {}
+    if outputs != 1 and getattr(config, "out_channels", in_channels) is None:
+        changes["out_channels"] = outputs * in_channels
     for field, fact in facts.items():
         stated = getattr(config, field, None) or None
         if stated is None and fact is not None:

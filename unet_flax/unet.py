@@ -7,54 +7,17 @@ Source: Ronneberger et al. 2015, arXiv:1505.04597; as noise predictor Ho et al. 
 arXiv:2006.11239.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Integer, Key
 
-from unet_flax.attention import CrossAttention, SelfAttention
-from unet_flax.blocks import GroupNorm, ResBlock, conv
+from unet_flax.blocks import GroupNorm, conv
 from unet_flax.config import UNetConfig
-from unet_flax.embeddings import Embedding
+from unet_flax.encoder import Parts, UNetEncoder, runner
 from unet_flax.inputs import check_call
-from unet_flax.resample import InputPyramid
 
 
-class Stage(nnx.Module):
-    """A residual block and, at some resolutions, attention after it."""
-
-    def __init__(
-        self,
-        res_block: ResBlock,
-        attention: SelfAttention | None = None,
-        cross_attention: CrossAttention | None = None,
-    ):
-        self.res_block = res_block
-        self.attention = attention
-        self.cross_attention = cross_attention
-
-    def __call__(
-        self,
-        x: Array,
-        emb: Array,
-        dropout_key: Key[Array, ""] | None,
-        context: Array | None = None,
-        context_mask: Array | None = None,
-    ) -> Array:
-        x = self.res_block(x, emb, dropout_key)
-        if self.attention is not None:
-            x = self.attention(x)
-        if self.cross_attention is not None:
-            assert context is not None  # UNet checks it
-            x = self.cross_attention(x, context, context_mask)
-        return x
-
-
-class UNet(nnx.Module):
+class UNet(UNetEncoder):
     """Predicts the target of the preconditioning from a noisy image and its noise level.
 
     The output is zero at initialisation.
@@ -68,109 +31,25 @@ class UNet(nnx.Module):
     """
 
     def __init__(self, config: UNetConfig, *, rngs: nnx.Rngs):
-        image_channels = config.image_shape[-1]  # raises where size or channels are not known yet
-        self.config = config
-        types: dict[str, Any] = dict(
-            dtype=jnp.dtype(config.dtype), param_dtype=jnp.dtype(config.param_dtype)
-        )
-        convs: dict[str, Any] = dict(dims=config.dims, rngs=rngs, **types)
-        norm: dict[str, Any] = dict(num_groups=config.num_groups, norm_eps=config.norm_eps)
-        emb_channels = config.emb_channels or 4 * config.channels
-        res_block = partial(
-            ResBlock,
-            emb_channels=emb_channels,
-            activation=config.activation,
-            scale_shift=config.scale_shift,
-            skip_scale=config.skip_scale,
-            dropout=config.dropout,
-            **norm,
-            **convs,
-        )
-        attention = partial(
-            SelfAttention, head_dim=config.head_dim, qk_norm=config.qk_norm,
-            skip_scale=config.skip_scale, rngs=rngs, **types,
-        )  # fmt: skip
-
-        def cross_attention(width: int) -> CrossAttention | None:
-            if config.context_channels is None:
-                return None
-            return CrossAttention(
-                width, config.context_channels, config.heads(width), head_dim=config.head_dim,
-                qk_norm=config.qk_norm, skip_scale=config.skip_scale, rngs=rngs, **norm, **types,
-            )  # fmt: skip
-
-        def stage(in_width: int, width: int, attends: bool) -> Stage:
-            block = res_block(in_width, width)
-            if not attends:
-                return Stage(block)
-            own = attention(width, config.heads(width), **norm)
-            return Stage(block, own, cross_attention(width))
-
-        self.embedding = Embedding(
-            config.channels,
-            emb_channels,
-            noise_features=config.noise_features,
-            num_classes=config.num_classes,
-            label=config.label,
-            augment_channels=config.augment_channels,
-            rngs=rngs,
-            **types,
-        )
-        image_channels *= 1 + config.self_conditioning
-        image_channels += config.condition_channels
-        self.conv_in = conv(image_channels, config.channels, **convs)
-
-        width = config.channels
-        skip_widths = [width]
-        self.encoder = nnx.List([])
-        self.downsamples = nnx.List([])
-        self.pyramid = nnx.List([])
-        levels = zip(config.widths, config.blocks, config.encoder_attends, strict=True)
-        for level, (level_width, num_blocks, attends) in enumerate(levels):
-            if level > 0:
-                kind = config.downsampling[level - 1]
-                self.downsamples.append(kind.down(width, res_block, **convs))
-                skip_widths.append(width)
-                if config.input_pyramid:
-                    self.pyramid.append(
-                        InputPyramid(image_channels, width, config.input_pyramid, **convs)
-                    )
-                    image_channels = width
-            stages = nnx.List([])
-            for _ in range(num_blocks):
-                stages.append(stage(width, level_width, attends))
-                width = level_width
-                skip_widths.append(width)
-            self.encoder.append(stages)
-
-        middle = config.middle
-        scale = config.skip_scale if middle.skip_scale is None else middle.skip_scale
-        self.middle = nnx.List([])
-        if middle.exists:
-            around = [res_block(width, width, skip_scale=scale) for _ in range(2)]
-            attending = []
-            if middle.attention:
-                groups = dict(norm, num_groups=middle.attention_groups or config.num_groups)
-                own = dict(normalised=middle.attention_norm, skip_scale=scale)
-                attending.append(attention(width, config.heads(width), **own, **groups))
-                attending.append(cross_attention(width))
-            self.middle = nnx.List([Stage(around[0], *attending), Stage(around[1])])
-
+        super().__init__(config, rngs=rngs)
+        parts, width, skip_widths = Parts(config, rngs), config.widths[-1], [*self.skip_widths]
         self.decoder = nnx.List([])
         self.upsamples = nnx.List([])
         levels = zip(config.widths, config.blocks, config.decoder_attends, strict=True)
         for level, (level_width, num_blocks, attends) in reversed(list(enumerate(levels))):
             if len(self.decoder) > 0:
-                self.upsamples.append(config.upsampling[level].up(width, res_block, **convs))
+                kind = config.upsampling[level]
+                self.upsamples.append(kind.up(width, parts.res_block, **parts.convs))
             stages = nnx.List([])
             for index in range(num_blocks + 1):
                 is_here = config.decoder_attention == "all" or index == num_blocks
-                stages.append(stage(width + skip_widths.pop(), level_width, attends and is_here))
+                skip_width = skip_widths.pop()
+                stages.append(parts.stage(width + skip_width, level_width, attends and is_here))
                 width = level_width
             self.decoder.append(stages)
 
-        self.norm_out = GroupNorm(width, config.num_groups, config.norm_eps, **types)
-        self.conv_out = conv(width, config.output_channels, starts_at_zero=True, **convs)
+        self.norm_out = GroupNorm(width, config.num_groups, config.norm_eps, **parts.types)
+        self.conv_out = conv(width, config.output_channels, starts_at_zero=True, **parts.convs)
 
     def __call__(
         self,
@@ -224,29 +103,8 @@ class UNet(nnx.Module):
             images.append(jnp.zeros_like(x) if x_0_hat is None else x_0_hat)
         if condition is not None:
             images.append(condition)
-        keys = _keys(dropout_key)
-        call = nnx.remat(_call) if config.remat else _call
-
-        def run(block: nnx.Module, h: Array, *context: Array | None) -> Array:
-            return call(block, h, emb, next(keys), *context)
-
-        image = jnp.concatenate(images, axis=-1)
-        h = self.conv_in(image)
-        skips = [h]
-        for level, stages in enumerate(self.encoder):
-            if level > 0:
-                h = run(self.downsamples[level - 1], h)
-                if config.input_pyramid:
-                    image = self.pyramid[level - 1](image)
-                    h = image = config.skip_scale * (h + image)
-                skips.append(h)
-            for stage in stages:
-                h = run(stage, h, context, context_mask)
-                skips.append(h)
-
-        for stage in self.middle:
-            h = run(stage, h, context, context_mask)
-
+        run = runner(config, emb, dropout_key)
+        h, skips = self.encode(jnp.concatenate(images, axis=-1), run, context, context_mask)
         for level, stages in enumerate(self.decoder):
             if level > 0:
                 h = run(self.upsamples[level - 1], h)
@@ -255,15 +113,3 @@ class UNet(nnx.Module):
                 h = run(stage, h, context, context_mask)
 
         return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32)
-
-
-def _call(block: Callable[..., Array], *args: Array | None) -> Array:
-    return block(*args)
-
-
-def _keys(dropout_key: Key[Array, ""] | None) -> Iterator[Key[Array, ""] | None]:
-    """An endless iterator: one key for each block, or None where dropout is off."""
-    block = 0
-    while True:
-        yield None if dropout_key is None else jax.random.fold_in(dropout_key, block)
-        block += 1

@@ -6,22 +6,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from diffusion.denoiser import Denoise, Sigma
+from diffusion.denoiser import Denoise
 from diffusion.pixels import check_image
+from diffusion.variance import Adjusted
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Inpaint:
+class Inpaint(Adjusted):
     """See `inpaint`."""
 
     denoise: Denoise
     image: Array
     redrawn: Array
 
-    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
+    def adjust(self, x_0_hat, x_t, sigma):
         redrawn = _broadcast("mask", self.redrawn, x_t)
-        return jnp.where(redrawn, self.denoise(x_t, sigma), _broadcast("image", self.image, x_t))
+        return jnp.where(redrawn, x_0_hat, _broadcast("image", self.image, x_t))
 
 
 def inpaint(

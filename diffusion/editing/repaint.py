@@ -48,6 +48,10 @@ class RePaint(BaseSampler):
     def is_deterministic(self) -> bool:
         return False
 
+    @property
+    def needs_variance(self) -> bool:
+        return self.sampler.needs_variance
+
     def nfe(self, num_steps: int, *, ends_above_zero: bool = False) -> int | None:
         last_stretch = (num_steps - 1) % self.jump_length + 1
         steps_down = self.num_resample * (num_steps - last_stretch) + last_stretch

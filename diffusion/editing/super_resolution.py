@@ -6,27 +6,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.denoiser import Denoise, Sigma
+from diffusion.denoiser import Denoise
 from diffusion.pixels import check_image
 from diffusion.ranges import demand
+from diffusion.variance import Adjusted
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class SuperResolve:
+class SuperResolve(Adjusted):
     """See `super_resolve`."""
 
     denoise: Denoise
     low: Array
 
-    def __call__(self, x_t: Float[Array, "B H W C"], sigma: Sigma) -> Float[Array, "B H W C"]:
+    def adjust(self, x_0_hat, x_t, sigma):
         factor = x_t.shape[-2] // self.low.shape[-2]
         if tuple(factor * n for n in self.low.shape[-3:-1]) != x_t.shape[-3:-1]:
             raise ValueError(
                 f"the images are {x_t.shape[-3:-1]} (height, width), which is not a whole number "
                 f"of times the given {self.low.shape[-3:-1]}."
             )
-        return with_averages(self.denoise(x_t, sigma), self.low, factor)
+        return with_averages(x_0_hat, self.low, factor)
 
 
 def super_resolve(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from diffusion.noise.importance import ImportanceSampled
 from diffusion.noise.schedules import Schedule, or_ddpm
 from diffusion.ranges import demand
 
@@ -108,4 +109,4 @@ class Stratified:
         return self.noise.quantile(jax.random.permutation(order_key, u)).reshape(shape)
 
 
-Noise = LogNormal | LogitNormal | UniformTime | Stratified | Schedule
+Noise = LogNormal | LogitNormal | UniformTime | Stratified | ImportanceSampled | Schedule

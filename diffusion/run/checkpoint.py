@@ -170,7 +170,7 @@ def restore(run_dir: Path, target: TrainState, step: int | None = None) -> Train
         another network or optimiser.
     """
     read = _read(run_dir, _items(target), step)
-    return TrainState(ema=read[AVERAGE], **read[TRAINING])
+    return dataclasses.replace(target, ema=read[AVERAGE], **read[TRAINING])
 
 
 def restore_average(run_dir: Path, target: Any, step: int | None = None) -> tuple[Any, int]:
@@ -181,6 +181,8 @@ def restore_average(run_dir: Path, target: Any, step: int | None = None) -> tupl
 
 def _items(state: TrainState) -> dict[str, Any]:
     training = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    if not training["memory"]:
+        del training["memory"]  # a checkpoint of a run without is as those before there was one
     return {AVERAGE: training.pop("ema"), TRAINING: training}
 
 

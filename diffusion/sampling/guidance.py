@@ -1,10 +1,12 @@
 """Guidance and clipping: functions from denoise to denoise, after which any sampler serves.
 
-Each returns a pytree, so that new scales, weights and labels compile nothing.
+Each returns a pytree, so that new scales, weights and labels compile nothing. What a network has
+learned of the variance passes through: guidance takes the good denoiser's.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ from jaxtyping import Array, Float
 
 from diffusion.denoiser import Denoise, Denoiser, Sigma, per_image
 from diffusion.ranges import demand, demand_ascent
+from diffusion.variance import Adjusted, with_variance
 
 
 @jax.tree_util.register_dataclass
@@ -25,9 +28,15 @@ class Guided:
     rescale: Any
 
     def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
-        good, bad = self.pair(x_t, sigma)
+        return self._guide(*self.pair(x_t, sigma))
+
+    def with_variance(self, x_t: Array, sigma: Sigma) -> tuple[Array, Array]:
+        (good, interpolation), bad = self.pair.with_variance(x_t, sigma)
+        return self._guide(good, bad), interpolation
+
+    def _guide(self, good: Array, bad: Array) -> Array:
         guided = bad + self.scale * (good - bad)
-        axes = tuple(range(1, x_t.ndim))
+        axes = tuple(range(1, good.ndim))
         ratio = good.std(axes) / (guided.std(axes) + 1e-8)  # a constant image has std 0
         return guided * per_image(1 + self.rescale * (ratio - 1), guided)
 
@@ -43,6 +52,10 @@ class SeparateCalls:
     def __call__(self, x_t: Array, sigma: Sigma) -> tuple[Array, Array]:
         return self.good(x_t, sigma), self.bad(x_t, sigma)
 
+    def with_variance(self, x_t: Array, sigma: Sigma) -> tuple[tuple[Array, Array], Array]:
+        """((D_good, its interpolation), D_bad)."""
+        return with_variance(self.good, x_t, sigma), self.bad(x_t, sigma)
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -53,15 +66,27 @@ class BatchedCall:
     bad_cond: dict[str, Any]
 
     def __call__(self, x_t: Array, sigma: Sigma) -> tuple[Array, Array]:
-        good = self.good
-        cond = {
-            name: jnp.concatenate([value, self.bad_cond[name]]) for name, value in good.cond.items()
-        }
-        denoise = Denoiser(good.network, good.params, good.preconditioning, cond)
-        sigma = jnp.broadcast_to(sigma, x_t.shape[:1])
-        D = denoise(jnp.concatenate([x_t, x_t]), jnp.concatenate([sigma, sigma]))  # (2 B, ...)
-        D_good, D_bad = jnp.split(D, 2)
+        D_good, D_bad = jnp.split(self._both(*_twice(x_t, sigma)), 2)
         return D_good, D_bad
+
+    def with_variance(self, x_t: Array, sigma: Sigma) -> tuple[tuple[Array, Array], Array]:
+        """((D_good, its interpolation), D_bad)."""
+        D, interpolation = self._both.with_variance(*_twice(x_t, sigma))
+        D_good, D_bad = jnp.split(D, 2)
+        return (D_good, interpolation[: len(x_t)]), D_bad
+
+    @property
+    def _both(self) -> Denoiser:
+        cond = {
+            name: jnp.concatenate([value, self.bad_cond[name]])
+            for name, value in self.good.cond.items()
+        }
+        return replace(self.good, cond=cond)
+
+
+def _twice(x_t: Array, sigma: Sigma) -> tuple[Array, Array]:
+    sigma = jnp.broadcast_to(sigma, x_t.shape[:1])
+    return jnp.concatenate([x_t, x_t]), jnp.concatenate([sigma, sigma])
 
 
 def _pair(good: Denoise, bad: Denoise) -> SeparateCalls | BatchedCall:
@@ -122,13 +147,18 @@ class Interval:
     sigma_max: Any
 
     def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma | float) -> Float[Array, "B ..."]:
-        sigma = jnp.asarray(sigma)
+        return self._choose(x_t, jnp.asarray(sigma), lambda denoise, *at: denoise(*at))
+
+    def with_variance(self, x_t: Array, sigma: Sigma | float) -> tuple[Array, Array]:
+        return self._choose(x_t, jnp.asarray(sigma), with_variance)
+
+    def _choose(self, x_t: Array, sigma: Array, call: Callable) -> Any:
         inside = (self.sigma_min < sigma) & (sigma <= self.sigma_max)
+        guided, plain = (partial(call, d, x_t, sigma) for d in (self.guided, self.plain))
         if inside.ndim == 0:
-            return jax.lax.cond(
-                inside, lambda: self.guided(x_t, sigma), lambda: self.plain(x_t, sigma)
-            )
-        return jnp.where(per_image(inside, x_t), self.guided(x_t, sigma), self.plain(x_t, sigma))
+            return jax.lax.cond(inside, guided, plain)
+        inside = per_image(inside, x_t)
+        return jax.tree.map(lambda a, b: jnp.where(inside, a, b), guided(), plain())
 
 
 def in_interval(
@@ -152,41 +182,13 @@ def in_interval(
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class ClassifierGuided:
-    """See `classifier_guided`."""
-
-    denoise: Denoise
-    log_p: Callable
-    scale: Any
-
-    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
-        gradient = jax.grad(lambda x: self.log_p(x, sigma).sum())(x_t)
-        variance = per_image(jnp.broadcast_to(sigma, x_t.shape[:1]) ** 2, x_t)
-        return self.denoise(x_t, sigma) + self.scale * variance * gradient
-
-
-def classifier_guided(denoise: Denoise, log_p: Callable, scale: float = 1.0) -> Denoise:
-    """Adds the gradient of a log-probability: D + scale sigma^2 grad log p(y | x_t; sigma).
-
-    Args:
-      log_p: log_p(x_t, sigma) -> (B,), the log-probability of the condition y given each noisy
-        image. As `jax.tree_util.Partial(f, params)`, new params compile nothing.
-      scale: 1 samples from the product of both distributions.
-    Source: Dhariwal & Nichol 2021, arXiv:2105.05233, section 4.
-    """
-    demand("(-inf, inf)", scale=scale)
-    return ClassifierGuided(denoise, log_p, scale)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Clip:
+class Clip(Adjusted):
     """See `clip`."""
 
     denoise: Denoise
 
-    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
-        return jnp.clip(self.denoise(x_t, sigma), -1.0, 1.0)
+    def adjust(self, x_0_hat, x_t, sigma):
+        return jnp.clip(x_0_hat, -1.0, 1.0)
 
 
 def clip(denoise: Denoise) -> Denoise:
@@ -199,14 +201,13 @@ def clip(denoise: Denoise) -> Denoise:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class ClipDynamically:
+class ClipDynamically(Adjusted):
     """See `clip_dynamically`."""
 
     denoise: Denoise
     share: Any
 
-    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
-        x_0_hat = self.denoise(x_t, sigma)
+    def adjust(self, x_0_hat, x_t, sigma):
         flat = jnp.abs(x_0_hat).reshape(x_0_hat.shape[0], -1)
         bound = per_image(jnp.maximum(jnp.quantile(flat, self.share, axis=1), 1.0), x_0_hat)
         return jnp.clip(x_0_hat, -bound, bound) / bound

@@ -6,7 +6,7 @@ Images are pixels / 127.5 - 1, so a pixel's bin is 2 / 255 wide: a density p(x_0
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,12 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from diffusion.denoiser import Denoise
 from diffusion.keys import mappable
-from diffusion.pixels import check_image, from_pixels
+from diffusion.pixels import BIN, check_image, from_pixels, log_bin
 from diffusion.ranges import demand, demand_ascent
 from diffusion.sampling.loop import as_pytree, check_grid
 from diffusion.sampling.ode import integrate
 from diffusion.sampling.unit_noise import Keys, check_key, unit_noise
-
-BIN = 2 / 255
-"""Width of a pixel's bin in [-1, 1]."""
+from diffusion.variance import decoder_nats, step_nats, with_variance
 
 
 def bits_per_dim(
@@ -173,60 +171,68 @@ def variational_bound(
     pixels: UInt8[Array, "B ..."],
     sigmas: Float[Array, "S"],
     key: Keys,
+    *,
+    interpolation: float | None = 0.0,
 ) -> Bound:
-    """Upper bound of the bits per dimension under `Ancestral(0.0)` on this grid.
+    """Upper bound of the bits per dimension under `Ancestral(interpolation)` on this grid.
 
     prior = |x_0|^2 / (2 sigma^2) at the first sigma
-    steps = sum of (1 / sigma_next^2 - 1 / sigma^2) |x_0 - D(x_t; sigma)|^2 / 2, one x_t a step
-    decoder = -ln P(pixel's bin) under N(D, sigma^2) at the last sigma above 0; the bins of 0 and
-    255 are open
+    steps = sum of the divergences of the sampler's steps, one x_t a step; with the small variance
+    (1 / sigma_next^2 - 1 / sigma^2) |x_0 - D(x_t; sigma)|^2 / 2
+    decoder = -ln P(pixel's bin) under N(D, sigma^2) at the last sigma above 0, or, where the
+    variance is learned, under N(D, its own); the bins of 0 and 255 are open
 
     Args:
       pixels: 0 to 255.
       sigmas: the grid, ending in 0; the last sigma above 0 should be near a pixel's bin, 0.01.
       key: for the noise, one or one for each image.
+      interpolation: of the log-variance, as in `Ancestral`: 0 small, 1 large, None the network's.
     Raises:
-      ValueError: the grid does not descend to 0.
-    Source: Ho et al. 2020, arXiv:2006.11239, equations 5, 8 and 13; the step's cost in these terms
-      as Kingma et al. 2021, arXiv:2107.00630, equation 13.
+      ValueError: the grid does not descend to 0; an interpolation outside [0, 1], or None where the
+        denoiser has learned no variance.
+    Source: Ho et al. 2020, arXiv:2006.11239, equations 5, 8 and 13; the small variance's cost in
+      these terms Kingma et al. 2021, arXiv:2107.00630, equation 13; learned Nichol & Dhariwal 2021,
+      arXiv:2102.09672, section 3.1.
     """
     check_grid(sigmas)
     check_key(key, pixels)
     if len(sigmas) < 3 or np.asarray(sigmas)[-1] != 0:
         raise ValueError("the bound needs a grid of two sigmas or more that ends in 0.")
+    if interpolation is not None:
+        demand("[0, 1]", interpolation=interpolation)
+        interpolation = float(interpolation)
     image = from_pixels(jnp.asarray(pixels))
-    return _bound(as_pytree(denoise), image, jnp.asarray(sigmas), key)
+    return _bound(as_pytree(denoise), image, jnp.asarray(sigmas), key, interpolation)
 
 
 @jax.jit
-def _bound(denoise, image, sigmas, key):
+def _bound(denoise, image, sigmas, key, given):
     axes = tuple(range(1, image.ndim))
     num_sigmas = len(sigmas) - 1  # those above 0
     bits = image[0].size * math.log(2)
 
-    def estimate(index: Array | int) -> Array:
-        return denoise(image + sigmas[index] * unit_noise(key, index, image), sigmas[index])
+    def estimate(index: Array | int) -> tuple[Array, Any]:
+        x_t = image + sigmas[index] * unit_noise(key, index, image)
+        if given is None:
+            return with_variance(denoise, x_t, sigmas[index])
+        return denoise(x_t, sigmas[index]), given
+
+    def shrinkage(index: Array | int) -> Array:
+        return (sigmas[index] - sigmas[index + 1]) / sigmas[index]
 
     def add(index: Array, nats: Array) -> Array:
-        gain = (1 / sigmas[index + 1] ** 2 - 1 / sigmas[index] ** 2) / 2
-        return nats + gain * jnp.square(image - estimate(index)).sum(axes)
+        q = sigmas[index + 1] / sigmas[index]
+        return nats + step_nats(image, *estimate(index), sigmas[index], q, shrinkage(index)).sum(
+            axes
+        )
 
     steps = jax.lax.fori_loop(0, num_sigmas - 1, add, jnp.zeros(image.shape[:1], image.dtype))
     prior = jnp.square(image / sigmas[0]).sum(axes) / 2
-    decoder = -log_bin(image, estimate(num_sigmas - 1), sigmas[num_sigmas - 1]).sum(axes)
+    last = num_sigmas - 1
+    x_0_hat, learned = estimate(last)
+    if given is None:
+        nats = decoder_nats(image, x_0_hat, learned, sigmas[last], shrinkage(last - 1))
+    else:
+        nats = -log_bin(image, x_0_hat, sigmas[last])
+    decoder = nats.sum(axes)
     return Bound(prior / bits, steps / bits, decoder / bits)
-
-
-def log_bin(
-    image: Float[Array, "..."], mean: Float[Array, "..."], std: Float[Array, ""]
-) -> Float[Array, "..."]:
-    """ln of the normal probability of each pixel's bin; the bins of 0 and 255 have no outer end."""
-    # mirrored so that both ends lie in the lower tail, where their difference loses no digits
-    gap = jnp.abs(image - mean)
-    is_open = jnp.abs(image) > 1 - BIN / 2
-    outwards = jnp.sign(image) * (image - mean) > 0
-    near = jax.scipy.special.log_ndtr((BIN / 2 - gap) / std)
-    far = jax.scipy.special.log_ndtr((-BIN / 2 - gap) / std)
-    closed = near + jnp.log1p(-jnp.exp(jnp.minimum(far - near, -1e-7)))
-    inner = jnp.where(outwards, BIN / 2 - gap, BIN / 2 + gap)
-    return jnp.where(is_open, jax.scipy.special.log_ndtr(inner / std), closed)

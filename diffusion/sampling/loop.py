@@ -53,6 +53,11 @@ class BaseSampler:
         return True
 
     @property
+    def needs_variance(self) -> bool:
+        """Whether it takes a learned variance, which the denoiser must then have."""
+        return False
+
+    @property
     def has_memory(self) -> bool:
         """Whether a step uses the estimates of earlier steps."""
         return bool(jax.tree.leaves(jax.eval_shape(self.init, jnp.zeros((1, 1, 1, 1)))))
@@ -97,7 +102,7 @@ def _flatten(sampler: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
     leaves, static = [], []
     for field in fields(sampler):
         value = getattr(sampler, field.name)
-        if field.type in (float, "float") and isinstance(value, int):
+        if field.type in (float, "float", float | None) and isinstance(value, int):
             value = float(value)  # Euler(1) and Euler(1.0) are one compiled loop
         if field.metadata.get("static"):
             static.append(value)

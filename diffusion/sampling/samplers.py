@@ -25,6 +25,7 @@ from diffusion.sampling.rk45 import RK45
 from diffusion.sampling.sa_solver import SASolver
 from diffusion.sampling.singlestep import DPMSolverSinglestep
 from diffusion.sampling.step_context import interpolate
+from diffusion.variance import with_variance
 
 
 @dataclass(frozen=True)
@@ -83,31 +84,44 @@ class Ancestral(BaseSampler):
 
     Attributes:
       interpolation: of the log-variance between the small (0, beta_tilde, "fixedsmall") and the
-        large one (1, beta, "fixedlarge"); in [0, 1].
+        large one (1, beta, "fixedlarge"), in [0, 1]; None takes what the network has learned, for
+        each value of the image.
     Source: Ho et al. 2020, arXiv:2006.11239, Algorithm 2 and section 3.2; interpolation as Nichol
       & Dhariwal 2021, arXiv:2102.09672, equation 15. nfe = num_steps.
     """
 
-    interpolation: float = 1.0
+    interpolation: float | None = 1.0
     order = 1
 
     def __post_init__(self):
-        demand("[0, 1]", interpolation=self.interpolation)
+        if self.interpolation is not None:
+            demand("[0, 1]", interpolation=self.interpolation)
 
     @property
     def is_deterministic(self) -> bool:
         return False
 
+    @property
+    def needs_variance(self) -> bool:
+        return self.interpolation is None
+
     def step(self, denoise, x, memory, at):
         sigma, sigma_next = at.sigma, at.sigma_next
         ratio = at.q**2
-        mean = interpolate(x, denoise(x, sigma), ratio, at.p * (1 + at.q))
+        if self.interpolation is None:
+            D, interpolation = with_variance(denoise, x, sigma)
+        else:
+            D, interpolation = denoise(x, sigma), self.interpolation
+        mean = interpolate(x, D, ratio, at.p * (1 + at.q))
         beta = (sigma - sigma_next) * (sigma + sigma_next) / (1 + sigma**2)
         large = (1 + sigma_next**2) * beta
         small_over_large = ratio * (1 + sigma**2) / (1 + sigma_next**2)
-        variance = large * small_over_large ** (1 - self.interpolation)
-        variance = jnp.where(sigma_next > 0, variance, 0.0)  # no noise on the finished image
-        return at.add_noise(mean, jnp.sqrt(variance)), memory
+        variance = large * small_over_large ** (1 - interpolation)
+
+        def noisy() -> Array:
+            return mean + jnp.sqrt(variance) * at.noise(x)
+
+        return jax.lax.cond(sigma_next > 0, noisy, lambda: mean), memory
 
 
 @dataclass(frozen=True)

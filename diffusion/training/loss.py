@@ -14,17 +14,18 @@ Source: Karras et al. 2022, arXiv:2206.00364, equation 8.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion.denoiser import Network, Preconditioning, per_image
+from diffusion.denoiser import Network, Preconditioning, mean_and_interpolation, per_image
 from diffusion.keys import demand_key
 from diffusion.pixels import check_image
 from diffusion.ranges import demand
+from diffusion.training.variance import FixedVariance, Variance
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,7 @@ def loss(
     eps: Float[Array, "B ..."],
     *,
     weighting: Callable[[Array, Array], Array] = Simple(),  # noqa: B008 (frozen)
+    variance: Variance = FixedVariance(),  # noqa: B008 (frozen)
     **cond: Any,
 ) -> Float[Array, "B"]:
     """Loss of each image, as a mean over its pixels.
@@ -203,9 +205,11 @@ def loss(
       sigma: noise level of each image, > 0.
       eps: unit noise.
       weighting: `weighting(sigma, c_out) -> factor` of each image's loss.
+      variance: whether the network learns the variance of DDPM's steps too.
       cond: further inputs of the network, such as label and dropout_key.
     Raises:
-      ValueError: images of integers; a dropout_key of the old kind.
+      ValueError: images of integers; a dropout_key of the old kind; the network's output has other
+        channels than `variance` needs.
     """
     check_image("x_0", x_0)
     if cond.get("dropout_key") is not None:
@@ -214,5 +218,15 @@ def loss(
     c_skip, c_out, c_in, c_noise = preconditioning(sigma)
     target = (x_0 - per_image(c_skip, x_0) * x_t) / per_image(c_out, x_0)
     output = network(params, per_image(c_in, x_t) * x_t, c_noise, **cond)
-    error = jnp.square(output - target).mean(range(1, x_0.ndim))
-    return weighting(sigma, c_out) * error
+    F, interpolation = mean_and_interpolation(output, x_t)
+    if variance.outputs != (1 if interpolation is None else 2):
+        raise ValueError(
+            f"the network predicts {output.shape[-1]} channels, but variance="
+            f"{type(variance).__name__} needs {variance.outputs * x_0.shape[-1]} for images of "
+            f"{x_0.shape[-1]}; use "
+            + ("LearnedVariance." if variance.outputs == 1 else "FixedVariance, or twice as many.")
+        )
+    error = jnp.square(F - target).mean(range(1, x_0.ndim))
+    simple = weighting(sigma, c_out) * error
+    x_0_hat = per_image(c_skip, x_0) * x_t + per_image(c_out, x_0) * F
+    return variance(simple, x_0, x_0_hat, cast(Any, interpolation), sigma)

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int, Integer, Key
 
 from diffusion.denoiser import Network, Preconditioning
 from diffusion.keys import demand_key
-from diffusion.noise.distributions import Noise
+from diffusion.noise.distributions import LogNormal, Noise
+from diffusion.noise.importance import remembering
 from diffusion.pixels import check_image, from_pixels
 from diffusion.training.augment import Augment, Batch, Unchanged
 from diffusion.training.clipping import global_norm
@@ -20,11 +21,12 @@ from diffusion.training.coupling import Coupling, Independent
 from diffusion.training.ema import Average
 from diffusion.training.loss import LossUncertainty, NoUncertainty, Simple, loss
 from diffusion.training.precision import check_weights
+from diffusion.training.variance import FixedVariance, Variance
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["step", "params", "opt_state", "ema", "uncertainty"],
+    data_fields=["step", "params", "opt_state", "ema", "uncertainty", "memory"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class TrainState:
       opt_state: state of the optax optimiser.
       ema: averaged weights for sampling; `ema.choose(state.ema, name)` returns one average.
       uncertainty: learned parameters of the loss, see `Uncertainty`.
+      memory: what the noise distribution remembers of the losses, see `ImportanceSampled`.
     """
 
     step: Any
@@ -44,6 +47,7 @@ class TrainState:
     opt_state: Any
     ema: Any
     uncertainty: Any
+    memory: Any
 
     @classmethod
     def create(
@@ -52,8 +56,9 @@ class TrainState:
         optimizer: optax.GradientTransformation,
         ema: Average,
         uncertainty: LossUncertainty = NoUncertainty(),  # noqa: B008 (frozen)
+        noise: Noise = LogNormal(),  # noqa: B008 (frozen)
     ) -> "TrainState":
-        """The state before the first step.
+        """The state before the first step; `noise` matters where it has memory.
 
         Raises:
           ValueError: weights are narrower than float32.
@@ -61,7 +66,8 @@ class TrainState:
         check_weights(params)
         learned = uncertainty.init()
         opt_state = optimizer.init((params, learned))
-        return cls(jnp.zeros((), jnp.int32), params, opt_state, ema.init(params), learned)
+        average, memory = ema.init(params), remembering(noise).init()
+        return cls(jnp.zeros((), jnp.int32), params, opt_state, average, learned, memory)
 
 
 TrainStep = Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]
@@ -88,6 +94,7 @@ def make_train_step(
     ema: Average,
     *,
     weighting: Callable[[Array, Array], Array] = Simple(),  # noqa: B008 (frozen)
+    variance: Variance = FixedVariance(),  # noqa: B008 (frozen)
     uncertainty: LossUncertainty = NoUncertainty(),  # noqa: B008 (frozen)
     coupling: Coupling = Independent(),  # noqa: B008 (frozen)
     label_dropout: float = 0.0,
@@ -108,11 +115,13 @@ def make_train_step(
       network: `network(params, x, c_noise, *, dropout_key, **cond)`; cond is the batch without its
         image.
       preconditioning: defines what the network predicts.
-      noise: distribution of sigma, `noise(key, (B,)) -> sigma`.
+      noise: distribution of sigma, `noise(key, (B,)) -> sigma`; one with memory, such as
+        `ImportanceSampled`, must be that with which the state was made.
       optimizer: an optax transformation; `update` receives `grad_norm`, see `clip_by_grad_norm`,
         and the loss as `value`, which `optax.contrib.reduce_on_plateau` needs.
       ema: averages of the weights.
       weighting: `weighting(sigma, c_out) -> factor` of the loss.
+      variance: whether the network learns the variance of DDPM's steps too, by `LearnedVariance`.
       uncertainty: learned scale of the loss by noise level; the state must be made with the same.
       coupling: how images are paired with noise.
       label_dropout: fraction of labels replaced by the null class, in [0, 1]; classifier-free
@@ -138,17 +147,21 @@ def make_train_step(
             params,
             preconditioning,
             part["x_0"],
-            part["sigma"],
+            part["drawn"].sigma,
             part["eps"],
             weighting=weighting,
+            variance=variance,
             dropout_key=dropout_key,
             **part["cond"],
         )
-        return uncertainty(learned, part["sigma"], losses).mean(), losses
+        objective = uncertainty(learned, part["drawn"].sigma, losses)
+        return (part["drawn"].weight * objective).mean(), losses
 
     differentiate = jax.grad(mean_loss, has_aux=True)
 
-    def draw(batch: Batch, keys: list[Array]) -> dict[str, Any]:
+    distribution = remembering(noise)
+
+    def draw(batch: Batch, memory: dict[str, Array], keys: list[Array]) -> dict[str, Any]:
         """Draws everything random about a batch, except dropout."""
         augment_key, label_key, sigma_key, eps_key = keys
         cond = dict(augment(augment_key, batch))
@@ -156,7 +169,8 @@ def make_train_step(
         if "label" in cond and label_dropout > 0:
             cond["label"] = drop_label(label_key, cond["label"], label_dropout)
         eps = coupling(x_0, jax.random.normal(eps_key, x_0.shape, jnp.float32))
-        return {"x_0": x_0, "sigma": noise(sigma_key, x_0.shape[:1]), "eps": eps, "cond": cond}
+        drawn = distribution.draw(memory, sigma_key, x_0.shape[:1])
+        return {"x_0": x_0, "drawn": drawn, "eps": eps, "cond": cond}
 
     def gradient(
         learning: tuple[Any, Any], whole: dict[str, Any], dropout_key: Array
@@ -191,10 +205,12 @@ def make_train_step(
         demand_key(key)
         batch = {**batch, "image": batch["image"].astype(jnp.float32)}
         *draw_keys, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 5)
-        whole = draw(batch, draw_keys)
+        whole = draw(batch, state.memory, draw_keys)
+        drawn = whole["drawn"]
         grads, losses = gradient((state.params, state.uncertainty), whole, dropout_key)
         grad_norm = global_norm(grads)
-        is_finite = jnp.isfinite(losses.mean() + grad_norm)
+        loss = (drawn.weight * losses).mean()
+        is_finite = jnp.isfinite(loss + grad_norm)
 
         def advanced(state: TrainState) -> TrainState:
             learning = (state.params, state.uncertainty)
@@ -204,13 +220,14 @@ def make_train_step(
             params, learned = cast(Any, optax.apply_updates(learning, updates))
             params = params if project is None else project(params)
             average = ema.update(state.ema, params, state.step, losses.shape[0])
-            return TrainState(state.step, params, opt_state, average, learned)
+            memory = distribution.update(state.memory, drawn, losses)
+            return TrainState(state.step, params, opt_state, average, learned, memory)
 
         state = jax.lax.cond(is_finite, advanced, lambda state: state, state)
         weight_norm = global_norm((state.params, state.uncertainty))
-        level = jnp.searchsorted(jnp.array(LEVELS, jnp.float32), whole["sigma"])
+        level = jnp.searchsorted(jnp.array(LEVELS, jnp.float32), drawn.sigma)
         metrics = {
-            "loss": losses.mean(),
+            "loss": loss,
             "grad_norm": grad_norm,
             "weight_norm": weight_norm,
             "skipped": jnp.float32(1) - is_finite,

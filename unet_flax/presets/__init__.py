@@ -1,6 +1,10 @@
 """The published networks, by name; each has exactly the published number of parameters."""
 
 from unet_flax.presets.adm import (
+    adm_classifier_imagenet64,
+    adm_classifier_imagenet128,
+    adm_classifier_imagenet256,
+    adm_classifier_imagenet512,
     adm_imagenet64,
     adm_imagenet128,
     adm_imagenet256,
@@ -29,6 +33,10 @@ from unet_flax.presets.edm2 import (
 )
 
 __all__ = [
+    "adm_classifier_imagenet128",
+    "adm_classifier_imagenet256",
+    "adm_classifier_imagenet512",
+    "adm_classifier_imagenet64",
     "adm_imagenet128",
     "adm_imagenet256",
     "adm_imagenet512",

@@ -1,7 +1,8 @@
-"""ADM's networks, with a learned variance (6 output channels)."""
+"""ADM's networks, with a learned variance (6 output channels), and its classifiers."""
 
 from typing import Any
 
+from unet_flax.classifier import UNetClassifierConfig
 from unet_flax.config import UNetConfig
 from unet_flax.embeddings import Table
 from unet_flax.noise_features import Sinusoidal
@@ -76,4 +77,51 @@ def adm_imagenet512(num_classes: int | None = 1000) -> UNetConfig:
         num_res_blocks=2,
         noise_features=Sinusoidal(cos_first=True, shift=0.0, channels=256),
         emb_channels=1024,
+    )
+
+
+def adm_classifier(image_size: int, num_classes: int, **settings: Any) -> UNetClassifierConfig:
+    """What all classifiers of the paper have in common; settings change it."""
+    common: dict[str, Any] = dict(out_channels=None, channels=128, num_res_blocks=2)
+    return UNetClassifierConfig(adm(image_size, None, **common | settings), num_classes)
+
+
+def adm_classifier_imagenet64(num_classes: int = 1000) -> UNetClassifierConfig:
+    """ADM's classifier of noisy 64x64 images: 65,438,568 parameters.
+
+    Source: Dhariwal & Nichol 2021, arXiv:2105.05233, section 4 and appendix I.
+    """
+    return adm_classifier(64, num_classes, channel_mult=(1, 2, 3, 4), num_res_blocks=4)
+
+
+def adm_classifier_imagenet128(num_classes: int = 1000) -> UNetClassifierConfig:
+    """ADM's classifier of noisy 128x128 images: 42,568,040 parameters.
+
+    Source: Dhariwal & Nichol 2021, arXiv:2105.05233, section 4 and appendix I.
+    """
+    return adm_classifier(128, num_classes, channel_mult=(1, 1, 2, 3, 4))
+
+
+def adm_classifier_imagenet256(num_classes: int = 1000) -> UNetClassifierConfig:
+    """ADM's classifier of noisy 256x256 images: 54,096,360 parameters.
+
+    Source: Dhariwal & Nichol 2021, arXiv:2105.05233, section 4 and appendix I.
+    """
+    return adm_classifier(256, num_classes, channel_mult=(1, 1, 2, 2, 4, 4))
+
+
+def adm_classifier_imagenet512(num_classes: int = 1000) -> UNetClassifierConfig:
+    """ADM's classifier of noisy 512x512 images: 54,448,360 parameters.
+
+    Widths as in `adm_imagenet512`, of 128 channels.
+
+    Source: Dhariwal & Nichol 2021, arXiv:2105.05233, section 4 and appendix I.
+    """
+    return adm_classifier(
+        512,
+        num_classes,
+        channels=64,
+        channel_mult=(1, 2, 2, 4, 4, 8, 8),
+        noise_features=Sinusoidal(cos_first=True, shift=0.0, channels=128),
+        emb_channels=512,
     )
