@@ -11,8 +11,8 @@ from diffusion.data import AnyDataset
 from diffusion.denoiser import Preconditioning
 from diffusion.noise.distributions import LogitNormal, LogNormal, UniformTime
 from diffusion.noise.schedules import Schedule
-from diffusion.sampling.grids import Grid
 from diffusion.sampling.samplers import Sampler
+from diffusion.sampling.vp_timesteps import Grid
 from diffusion.training.augment import Augment
 from diffusion.training.coupling import Coupling
 from diffusion.training.ema import Average, Averages

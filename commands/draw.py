@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, UInt8
 from tqdm import tqdm
@@ -48,7 +49,10 @@ def draw(
     for first in tqdm(firsts, "sampling", leave=False, disable=None if hosts.is_main() else True):
         # the last chunk is padded to the same shape, so that nothing is compiled again
         index = np.minimum(np.arange(first, first + chunk_size), len(labels) - 1)
-        x_0 = hosts.fetch(_run(sampler, pipeline, labels[index], index, seed, edit))
+        x, sigmas = _run(sampler, pipeline, labels[index], index, seed, edit)
+        if pipeline.conventions.ends_in_vp:
+            x = x / jnp.sqrt(1 + sigmas[-1] ** 2)
+        x_0 = hosts.fetch(x)
         if not np.isfinite(x_0).all():
             raise FloatingPointError(
                 "samples are nan or inf; try a lower guidance scale or more steps."
@@ -70,7 +74,7 @@ def film(
     devices = pipeline.mesh.size
     index = np.minimum(np.arange(math.ceil(len(labels) / devices) * devices), len(labels) - 1)
     steps = partial(dm.trajectory, sampler, num_frames=num_frames)
-    xs, sigmas = _run(steps, pipeline, labels[index], index, seed, edit)
+    (xs, sigmas), _ = _run(steps, pipeline, labels[index], index, seed, edit)
     xs, sigmas = hosts.fetch(xs), jax.device_get(sigmas)
     xs = xs[:, : len(labels)] / np.sqrt(1 + sigmas**2)[:, None, None, None, None]
     return [images.grid(to_pixels(x)) for x in xs]
@@ -100,7 +104,7 @@ def _run(
     seed: int,
     edit: Edit,
 ) -> Any:
-    """Runs the sampler for the images with these indices, and returns its result."""
+    """Runs the sampler for the images with these indices; returns its result and the grid."""
     sampling = pipeline.sampling
     batch = {"index": index, "label": labels, **pipeline.conditions_of(index)}
     batch = sharding.shard_batch(pipeline.mesh, batch)
@@ -108,8 +112,11 @@ def _run(
         jax.random.key(seed, impl=IMPL), batch.pop("index"), pipeline.model.image_shape
     )
     denoise = edit.denoise(pipeline.denoiser(**batch))
-    x_T, sigmas = edit.start(denoise, eps, sampling.grid(sampling.num_steps), index)
-    return sampler(denoise, x_T, sigmas, sampler_keys)
+    grid, conventions = sampling.grid(sampling.num_steps), pipeline.conventions
+    if conventions.starts_at_unit_variance and edit.starts_from_noise:
+        eps = eps * jnp.sqrt(1 + 1 / grid[0] ** 2)
+    x_T, sigmas = edit.start(denoise, eps, grid, index)
+    return sampler(denoise, x_T, sigmas, sampler_keys), sigmas
 
 
 def labels(

@@ -37,6 +37,9 @@ class Edit:
         """The sampler to sample with."""
         return sampler
 
+    starts_from_noise = True
+    """Whether x at the start is pure noise, made of eps."""
+
     def start(
         self,
         denoise: Denoise,
@@ -74,6 +77,8 @@ class Vary(Edit):
 
     def __post_init__(self):
         dm.begin_from(jnp.zeros(1), jnp.zeros(1), jnp.ones(2), self.strength)  # checks strength
+
+    starts_from_noise = False
 
     def start(self, denoise, eps, sigmas, index):
         return dm.begin_from(jnp.broadcast_to(self.image, eps.shape), eps, sigmas, self.strength)

@@ -14,7 +14,7 @@ from typing import Any
 import diffusion as dm
 import unet_flax
 from commands import cli, pipeline
-from commands.diffusers_folder import PREDICTIONS
+from commands.diffusers_schedulers import PREDICTIONS
 from commands.pipeline import Pipeline
 from diffusion.data import images
 

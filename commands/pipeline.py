@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 import diffusion as dm
 from commands import averages, build, config_file, diffusers_folder
+from commands.conventions import Conventions
 from configs.recipe import Recipe, Sampling
 from diffusion import sharding
 from diffusion.data.dataset import Dataset
@@ -37,9 +38,11 @@ class Pipeline:
       name: describes the weights in messages, such as "step 2400".
       conditions: further inputs of the network by keyword, one row for each image; if there are
         more images than rows, the rows repeat.
+      conventions: how noise, result and clipping differ from those of a recipe.
     Raises:
-      ValueError: guidance for a network that was not trained with the null class, or a network that
-        returns images of other channels than it takes.
+      ValueError: a number of steps that the conventions exclude, guidance for a network that was
+        not trained with the null class, or a network that returns images of other channels than it
+        takes.
     """
 
     model: Model
@@ -51,8 +54,10 @@ class Pipeline:
     trains_null: bool
     name: str
     conditions: dict[str, np.ndarray] = field(default_factory=dict)
+    conventions: Conventions = Conventions()
 
     def __post_init__(self):
+        self.conventions.check(self.sampling)
         if self.sampling.guidance != 1 and not self.trains_null:
             raise ValueError(
                 f"guidance={self.sampling.guidance} needs a network that was trained with classes "
@@ -79,7 +84,7 @@ class Pipeline:
         if self.sampling.guidance != 1:
             uncond = make(label=jnp.full(label.shape, -1, jnp.int32))
             denoise = dm.classifier_free(denoise, uncond, self.sampling.guidance)
-        return dm.clip(denoise) if self.sampling.clip_x_0 else denoise
+        return self.conventions.clip(denoise) if self.sampling.clip_x_0 else denoise
 
     def noise_of_seed(self, seed: int) -> Float[Array, "..."]:
         """The unit noise that the first image of a seed starts from."""
@@ -177,4 +182,5 @@ def _of_diffusers(folder: Path) -> Pipeline:
         mesh=mesh,
         trains_null=False,
         name=found.name,
+        conventions=found.conventions,
     )

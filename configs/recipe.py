@@ -22,8 +22,9 @@ from diffusion.noise.distributions import (
 )
 from diffusion.noise.schedules import Schedule
 from diffusion.ranges import demand
-from diffusion.sampling.grids import Grid, Karras
+from diffusion.sampling.grids import Karras
 from diffusion.sampling.samplers import Heun, Sampler
+from diffusion.sampling.vp_timesteps import Grid
 from diffusion.sharding import Mesh
 from diffusion.training.augment import Augment, Unchanged
 from diffusion.training.coupling import Coupling, Independent

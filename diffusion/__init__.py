@@ -4,7 +4,18 @@ What touches files is in `diffusion.data` and `diffusion.run`, which are importe
 this package needs no more than jax, numpy, scipy and optax.
 """
 
-from diffusion.denoiser import EDM, X0, Denoise, Denoiser, Eps, Score, V, Velocity, denoiser
+from diffusion.denoiser import (
+    EDM,
+    X0,
+    Consistency,
+    Denoise,
+    Denoiser,
+    Eps,
+    Score,
+    V,
+    Velocity,
+    denoiser,
+)
 from diffusion.editing.inpaint import inpaint
 from diffusion.editing.interpolation import slerp
 from diffusion.editing.inversion import invert
@@ -17,11 +28,12 @@ from diffusion.noise.importance import ImportanceSampled
 from diffusion.noise.schedules import Flow, VPCosine, VPSigmoid
 from diffusion.noise.sdes import VE, SubVP, VPContinuous
 from diffusion.sampling.classifier import classifier_guided, log_probability
+from diffusion.sampling.consistency import ConsistencySampler, ConsistencyTimesteps
 from diffusion.sampling.deis import DEIS
 from diffusion.sampling.dpm import DPMSolver, DPMSolver2S
 from diffusion.sampling.dpm_sde import DPMSolverSDE, DPMSolverSDE2S
 from diffusion.sampling.gradient import differentiable
-from diffusion.sampling.grids import Even, Exponential, Karras, VPTimesteps
+from diffusion.sampling.grids import Even, Exponential, FlowTimes, Karras
 from diffusion.sampling.guidance import (
     autoguidance,
     classifier_free,
@@ -40,6 +52,7 @@ from diffusion.sampling.sa_solver import SASolver
 from diffusion.sampling.samplers import Ancestral, Euler, Heun
 from diffusion.sampling.singlestep import DPMSolverSinglestep
 from diffusion.sampling.step_context import StepContext, interpolate
+from diffusion.sampling.vp_timesteps import Respaced, VPTimesteps
 from diffusion.sharding import Mesh
 from diffusion.training.augment import Flip, NonLeaky, Unchanged
 from diffusion.training.coupling import Independent, MinibatchOT
@@ -71,6 +84,9 @@ __all__ = [
     "AdamsBashforth",
     "Ancestral",
     "BaseSampler",
+    "Consistency",
+    "ConsistencySampler",
+    "ConsistencyTimesteps",
     "DPMSolver",
     "DPMSolver2S",
     "DPMSolverSDE",
@@ -86,6 +102,7 @@ __all__ = [
     "FixedVariance",
     "Flip",
     "Flow",
+    "FlowTimes",
     "HalfLife",
     "Heun",
     "ImportanceSampled",
@@ -102,6 +119,7 @@ __all__ = [
     "PowerFunction",
     "PredictorCorrector",
     "RePaint",
+    "Respaced",
     "SASolver",
     "Score",
     "Several",

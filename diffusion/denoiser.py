@@ -179,6 +179,37 @@ class Velocity:
         return Coefficients(c_skip=one_minus_t, c_out=-t, c_in=one_minus_t, c_noise=1000 * t)
 
 
+@dataclass(frozen=True)
+class Consistency:
+    """A consistency model: at sigma_min the estimate is x_t itself.
+
+    c_skip = s^2 / ((sigma - sigma_min)^2 + s^2)
+    c_out = (sigma - sigma_min) s / sqrt(sigma^2 + s^2)
+
+    with s = sigma_data; c_noise is 250 ln(sigma).
+
+    Attributes:
+      sigma_data: standard deviation of the images in [-1, 1]; > 0.
+      sigma_min: the smallest noise level of training; > 0.
+    Source: Song et al. 2023, arXiv:2303.01469, appendix C; c_noise as in its code.
+    """
+
+    sigma_data: float = 0.5
+    sigma_min: float = 0.002
+
+    def __post_init__(self):
+        demand("(0, inf)", sigma_data=self.sigma_data, sigma_min=self.sigma_min)
+
+    def __call__(self, sigma: Float[Array, "B"]) -> Coefficients:
+        variance, above = sigma**2 + self.sigma_data**2, sigma - self.sigma_min
+        return Coefficients(
+            c_skip=self.sigma_data**2 / (above**2 + self.sigma_data**2),
+            c_out=above * self.sigma_data * jax.lax.rsqrt(variance),
+            c_in=jax.lax.rsqrt(variance),
+            c_noise=250 * jnp.log(sigma),
+        )
+
+
 def per_image(v: Shaped[Array, "B"], x: Float[Array, "B ..."]) -> Shaped[Array, "B ..."]:
     """Broadcasts (B,) against x: one value for each image."""
     return v.reshape(v.shape + (1,) * (x.ndim - 1))
@@ -265,4 +296,4 @@ def denoiser(
     return Denoiser(network, params, preconditioning, cond)
 
 
-Preconditioning = EDM | Eps | X0 | V | Score | Velocity
+Preconditioning = EDM | Eps | X0 | V | Score | Velocity | Consistency

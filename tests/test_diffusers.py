@@ -451,7 +451,7 @@ def test_a_pipelines_prediction_type_is_its_preconditioning(tmp_path):
         path.write_text(json.dumps(values | {"prediction_type": name}))
         assert isinstance(pipeline.read(tmp_path / "copy", None).preconditioning, kind)
     path.write_text(json.dumps(values | {"prediction_type": "flow"}))
-    with pytest.raises(ValueError, match="prediction_type='flow' cannot be sampled"):
+    with pytest.raises(ValueError, match="prediction_type='flow' must be 'epsilon'"):
         pipeline.read(tmp_path / "copy", None)
 
 

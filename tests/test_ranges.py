@@ -36,6 +36,8 @@ def test_the_law_below_sees_the_fields():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("kind", "name"), NUMBERS)
 def test_no_number_of_a_public_dataclass_may_be_nan_or_infinite(kind, name, value):
+    if name == "max_ratio" and value == math.inf:
+        pytest.skip("infinite for the published methods")
     given = {Adam: {"learning_rate": 1e-3}, Optax: {"name": "sgd"}}.get(kind, {})
     with pytest.raises(ValueError, match=rf"{name}={value} is outside [\[(]") as error:
         kind(**(given | {name: value}))

@@ -100,6 +100,8 @@ def test_order_of_convergence_of_the_ancestral_samplers_variance(sampler):
 
 @pytest.mark.parametrize("sampler", STOCHASTIC, ids=repr)
 def test_samples_have_the_mixtures_mean_and_covariance(sampler):
+    if isinstance(sampler, dm.ConsistencySampler):
+        pytest.skip("samples from consistency models, whose estimates are samples already")
     means, weights = np.array([[-1.0, 0.5], [0.8, 0.8], [0.3, -1.0]]), np.array([0.3, 0.5, 0.2])
     mean = weights @ means
     covariance = 0.25**2 * np.eye(2) + (weights[:, None] * (means - mean)).T @ (means - mean)
@@ -204,6 +206,12 @@ def test_single_steps_with_given_noise_make_up_the_whole_run(sampler):
         noise = jnp.stack([at.noise(x, part) for part in range(2)])
         x, memory = dm.step(sampler, oracle, x, memory, at._replace(key=None), noise)
     np.testing.assert_allclose(x, sampler(oracle, X_T, GRID, key), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", ON_GRID, ids=repr)
+def test_two_steps_from_large_sigmas_to_tiny_ones_are_finite(sampler):
+    for sigmas in (dm.Karras()(2), jnp.array([1e4, 1e-3, 0.0]), jnp.array([80.0, 79.99, 0.0])):
+        assert jnp.isfinite(sampler(oracle, X_T, sigmas, jax.random.key(0))).all()
 
 
 def test_noise_of_another_shape_and_steps_of_an_adaptive_sampler_are_refused():

@@ -219,7 +219,7 @@ def ddpm_run(tmp_path_factory):
     recipe = dataclasses.replace(
         request.recipe,
         data=Digits(8, labelled=False),
-        schedule=dm.VPLinear(num_timesteps=20),
+        schedule=dm.VPLinear(num_timesteps=20, beta_start=0.01, beta_end=0.7),
         preconditioning=dm.Eps(),
         noise=dm.UniformTime(),
         label_dropout=0.0,
@@ -254,7 +254,7 @@ def with_sampling(read, **changes):
 @pytest.mark.parametrize("interpolation", [0.0, 1.0])
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 def test_an_exported_scheduler_is_read_back(ddpm_run, tmp_path, interpolation, spacing):
-    chain = dm.VPLinear(num_timesteps=20)
+    chain = dm.VPLinear(num_timesteps=20, beta_start=0.01, beta_end=0.7)
     changes = dict(sampler=dm.Ancestral(interpolation), grid=dm.VPTimesteps(chain, spacing))
     read = with_sampling(pipeline.read(ddpm_run), num_steps=5, **changes)
     name, config = export.scheduler_of(read)

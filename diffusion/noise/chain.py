@@ -23,6 +23,8 @@ class Chain:
 
     num_timesteps: int
     zero_terminal_snr: bool = False
+    terminal_sigma: float = 4096.0
+    timestep_rounding: str | None = None
 
     @property
     def betas(self) -> Float[np.ndarray, "T"]:
@@ -34,7 +36,7 @@ class Chain:
         """sigma of each timestep, ascending, float64."""
         log_alpha_bar = np.cumsum(np.log1p(-self.betas))
         if self.zero_terminal_snr:
-            log_alpha_bar = _to_zero_snr(log_alpha_bar)
+            log_alpha_bar = _to_zero_snr(log_alpha_bar, self.terminal_sigma)
         return np.sqrt(np.expm1(-log_alpha_bar))
 
     def timestep(self, sigma: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -43,9 +45,14 @@ class Chain:
         For a sigma outside the table it is the first or the last timestep.
         """
         log_table = np.log(self.table).astype(np.float32)
-        return jnp.interp(
+        timestep = jnp.interp(
             jnp.log(sigma), log_table, np.arange(self.num_timesteps, dtype=np.float32)
         )
+        if self.timestep_rounding == "nearest":
+            return jnp.round(timestep)
+        if self.timestep_rounding == "down":
+            return jnp.floor(jnp.maximum(timestep - 0.001, 0.0))
+        return timestep
 
     def time(self, sigma: np.ndarray) -> np.ndarray:
         """The time of a sigma in [0, 1]: its timestep divided by the last one."""
@@ -73,14 +80,16 @@ class Chain:
         return jnp.asarray(self.table, jnp.float32)[timestep]
 
 
-def _to_zero_snr(log_alpha_bar: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
+def _to_zero_snr(
+    log_alpha_bar: Float[np.ndarray, "T"], terminal_sigma: float
+) -> Float[np.ndarray, "T"]:
     """Shifts and scales sqrt(alpha_bar) so that the last is 0; Lin et al. 2023, Algorithm 1.
 
-    The last one becomes 2^-12, where sigma is 4096: no float32 tells it from 0.
+    In place of 0 the last one is that of terminal_sigma.
     """
     root = np.exp(log_alpha_bar / 2)
     root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    return 2 * np.log(np.maximum(root, 2.0**-12))
+    return 2 * np.log(np.maximum(root, 1 / np.hypot(1, terminal_sigma)))
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,11 @@ class VPChain(Chain):
       beta_start, beta_end: beta of the first and the last timestep, in (0, 1), not descending.
       given: the betas themselves, T values in (0, 1); then kind and the ends are not used.
       zero_terminal_snr: whether sqrt(alpha_bar) is shifted so that nothing is left of the image at
-        the last timestep; needs a network that predicts v or x_0. sigma_max is then 4096.
+        the last timestep; needs a network that predicts v or x_0.
+      terminal_sigma: sigma at the last timestep of such a chain, in place of infinity; > 0.
+      timestep_rounding: how the network's timestep is rounded for a sigma between two timesteps:
+        "nearest", or "down" to the one strictly below, as diffusers' DPM-Solver and UniPC do on
+        some grids; None interpolates.
     Source: Nichol & Dhariwal 2021, arXiv:2102.09672, equation 17 (cosine); Rombach et al. 2022,
       arXiv:2112.10752 (scaled); Lin et al. 2023, arXiv:2305.08891, Algorithm 1 (zero SNR).
     """
@@ -134,8 +147,15 @@ class VPChain(Chain):
     beta_end: float = 0.02
     given: tuple[float, ...] | None = None
     zero_terminal_snr: bool = False
+    terminal_sigma: float = 4096.0
+    timestep_rounding: str | None = None
 
     def __post_init__(self):
+        demand("(0, inf)", terminal_sigma=self.terminal_sigma)
+        if self.timestep_rounding not in (None, "nearest", "down"):
+            raise ValueError(
+                f"timestep_rounding={self.timestep_rounding!r} is none of nearest, down, None."
+            )
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} of VPChain is none of {', '.join(KINDS)}.")
         _check_range(self)

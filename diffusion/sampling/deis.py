@@ -41,5 +41,6 @@ class DEIS(BaseSampler):
         eps = (x - D) / at.sigma
         first, second = moments(at.h)
         first, second = 1 - first, 1 - 2 * first + second  # the weight falls towards sigma_next
-        change = polynomial_change(eps, memory, at, self.max_ratio, (first, first, second))
+        order = at.trusted_order(self.order, self.max_ratio)
+        change = polynomial_change(eps, memory, at, order, (first, first, second))
         return interpolate(x, D - at.sigma * change, at.q, at.p), (eps, *memory)[:-1]

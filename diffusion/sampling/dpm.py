@@ -56,6 +56,10 @@ class DPMSolver(BaseSampler):
         is taken with a lower order, see `StepContext.trusted_order`; > 0, infinite for the
         published method.
       predicts: "x_0", DPM-Solver++, or "eps", DPM-Solver: what the line or parabola goes through.
+      weights: of the line, "midpoint" (1/2) or "heun" (exact); diffusers' solver_type.
+      halves_curvature: whether the third order has the published second derivative.
+      lowers_final: whether in fewer than 15 steps the order falls to 2 and 1 on the last two, also
+        where the grid ends above 0; diffusers' lower_order_final.
     Source: Lu et al. 2022, arXiv:2211.01095, Algorithm 2 and appendix B; "eps": Lu et al. 2022,
       arXiv:2206.00927, appendix D. nfe = num_steps.
       Deviations: in the published third-order step the second derivative of D is half of what it
@@ -66,8 +70,13 @@ class DPMSolver(BaseSampler):
     order: int = field(default=2, metadata={"static": True})
     max_ratio: float = 2.0
     predicts: str = field(default="x_0", metadata={"static": True})
+    weights: str = field(default="midpoint", metadata={"static": True})
+    halves_curvature: bool = field(default=False, metadata={"static": True})
+    lowers_final: bool = field(default=False, metadata={"static": True})
 
     def __post_init__(self):
+        if self.weights not in ("midpoint", "heun"):
+            raise ValueError(f"weights={self.weights!r} is neither 'midpoint' nor 'heun'.")
         if self.order not in (2, 3):
             raise ValueError(f"order={self.order} of DPMSolver is neither 2 nor 3.")
         if self.predicts not in ("x_0", "eps"):
@@ -85,8 +94,12 @@ class DPMSolver(BaseSampler):
             first, second = 1 - first, 1 - 2 * first + second
         else:
             latest, unit = D, 1.0
-        # at order 2 the published, simpler weight 1/2
-        change = polynomial_change(latest, memory, at, self.max_ratio, (0.5, first, second))
+        order = at.trusted_order(self.order, self.max_ratio)
+        if self.lowers_final:
+            order = jnp.where(at.num_steps < 15, jnp.minimum(order, at.num_steps - at.step), order)
+        line = 0.5 if self.weights == "midpoint" else first
+        second = second / 2 if self.halves_curvature else second
+        change = polynomial_change(latest, memory, at, order, (line, first, second))
         return interpolate(x, D + unit * change, at.q, at.p), (latest, *memory)[:-1]
 
 
@@ -100,7 +113,7 @@ def polynomial_change(
     latest: Array,
     earlier: tuple[Array, ...],
     at: StepContext,
-    max_ratio: Any,
+    order: Array,
     weights: tuple[Any, Any, Any],
 ) -> Array:
     """The weighted mean over the step of a polynomial in ln(sigma), less the latest value.
@@ -109,9 +122,9 @@ def polynomial_change(
 
     Args:
       earlier: one value for a line, or two for a parabola, the newest first.
+      order: how many values to use, the latest among them, from 1.
       weights: the mean of u at order 2, and the means of u and u^2 at order 3, u from 0 to 1.
     """
-    order = at.trusted_order(len(earlier) + 1, max_ratio)
     h, (h_1, *older) = at.h, at.earlier_h(len(earlier))
     first = (latest - earlier[0]) * (h / h_1)
     change = jnp.where(order >= 2, weights[0] * first, 0.0)

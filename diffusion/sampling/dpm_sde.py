@@ -16,7 +16,7 @@ from jaxtyping import Array
 from diffusion.ranges import demand
 from diffusion.sampling.dpm import polynomial_change
 from diffusion.sampling.loop import BaseSampler
-from diffusion.sampling.step_context import interpolate, log_ratio
+from diffusion.sampling.step_context import interpolate, log_ratio, split_noise
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class DPMSolverSDE(BaseSampler):
 
     def step(self, denoise, x, memory, at):
         D = denoise(x, at.sigma)
-        estimate = D + polynomial_change(D, memory, at, self.max_ratio, (0.5, 0.0, 0.0))
+        order = at.trusted_order(2, self.max_ratio)
+        estimate = D + polynomial_change(D, memory, at, order, (0.5, 0.0, 0.0))
         x_weight, D_weight = at.q ** (1 + self.eta), -jnp.expm1(-(1 + self.eta) * at.h)
         x = interpolate(x, estimate, x_weight, D_weight)
         return at.add_noise(x, at.sigma_next * jnp.sqrt(-jnp.expm1(-2 * self.eta * at.h))), (D,)
@@ -90,10 +91,8 @@ class DPMSolverSDE2S(BaseSampler):
         D, sigma, sigma_next = denoise(x, at.sigma), at.sigma, at.sigma_next
 
         def part(sigma_to: Array, estimate: Array) -> tuple[Array, Array]:
-            # 0 where sigma rises, as in inversion
-            change = jnp.maximum((sigma - sigma_to) * (sigma + sigma_to), 0.0)
-            new = self.eta * jnp.sqrt(change) / sigma
-            down = sigma_to * jnp.sqrt(1 - new**2)
+            new, kept = split_noise(self.eta, sigma_to / sigma, (sigma - sigma_to) / sigma)
+            down = sigma_to * kept
             x_down = interpolate(x, estimate, down / sigma, -jnp.expm1(-log_ratio(sigma, down)))
             return x_down, sigma_to * new
 

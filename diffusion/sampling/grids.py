@@ -4,14 +4,14 @@ num_steps + 1 values that descend and end in 0, computed in float64 and returned
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from diffusion.noise.chain import Chain
 from diffusion.noise.schedules import Schedule, or_ddpm
 from diffusion.ranges import demand, demand_ascent
 
@@ -36,11 +36,11 @@ class Karras:
         demand("(0, inf)", rho=self.rho)
 
     def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
-        _check_num_steps(num_steps)
+        check_num_steps(num_steps)
         ramp = np.linspace(0, 1, num_steps, dtype=np.float64)
         # in units of sigma_max: its power 1 / rho may overflow
         last = (self.sigma_min / self.sigma_max) ** (1 / self.rho)
-        return _as_float32(self, self.sigma_max * (1 + ramp * (last - 1)) ** self.rho)
+        return as_float32(self, self.sigma_max * (1 + ramp * (last - 1)) ** self.rho)
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Exponential:
         demand("(0, inf)", power=self.power)
 
     def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
-        _check_num_steps(num_steps)
+        check_num_steps(num_steps)
         ramp = np.linspace(1, 0, num_steps, dtype=np.float64) ** self.power
         sigmas = self.sigma_min * (self.sigma_max / self.sigma_min) ** ramp
-        return _as_float32(self, sigmas)
+        return as_float32(self, sigmas)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Even:
         demand("(0, inf)", alpha=self.alpha, beta=self.beta)
 
     def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
-        _check_num_steps(num_steps)
+        check_num_steps(num_steps)
         u = scipy.special.betaincinv(self.alpha, self.beta, np.linspace(1, 0, num_steps))
         schedule = or_ddpm(self.schedule)
         ends = np.array([schedule.sigma_min, schedule.sigma_max])
@@ -96,94 +96,54 @@ class Even:
             first, last = np.asarray(schedule.time(ends), np.float64)
             sigmas = np.array(schedule.sigma(first + u * (last - first)), np.float64)
         sigmas[0] = ends[1]  # exactly, without the rounding of time and back
-        return _as_float32(self, sigmas)
+        return as_float32(self, sigmas)
 
 
 @dataclass(frozen=True)
-class VPTimesteps:
-    """A grid at integer timesteps of a VP chain.
+class FlowTimes:
+    """A grid at evenly spaced flow times t = sigma / (1 + sigma), from noise down to t_min.
 
-    With num_steps = num_timesteps it is the whole chain, as DDPM samples it.
+    t <- shift t / (1 + (shift - 1) t) puts more steps at large t. `Even(Flow())` ends at the
+    schedule's sigma_min instead.
 
     Attributes:
-      schedule: the chain with which the network was trained; None is the recipe's, and DDPM's
-        elsewhere.
-      spacing: "linspace" goes from the last timestep to the first; "leading" includes the first but
-        not the last; "trailing" includes the last but not the first.
-      offset: added to the timesteps of "leading", >= 0; 1 for Stable Diffusion.
-      drops_last: whether "linspace" and "leading" space one timestep more and leave out the last,
-        as diffusers' DPM-Solver and UniPC do; the step to sigma = 0 then starts from further away.
-    Source: Song, Meng & Ermon 2020, arXiv:2010.02502, appendix D.3; names as in Lin et al. 2023,
-      arXiv:2305.08891, table 2.
+      shift: > 0; called "timestep shift", for large images.
+      t_min: the last time before 0, shifted already; in (0, 1).
+    Source: Esser et al. 2024, arXiv:2403.03206, equation 23; as diffusers'
+      FlowMatchEulerDiscreteScheduler, whose t_min is 1 / 1000, shifted once before this shift.
+      Deviation: the first t is 0.99999, where sigma is finite, and not 1.
     """
 
-    schedule: Schedule | None = None
-    spacing: str = "linspace"
-    offset: int = 0
-    drops_last: bool = False
+    shift: float = 1.0
+    t_min: float = 0.001
 
     def __post_init__(self):
-        if self.spacing not in ("linspace", "leading", "trailing"):
-            raise ValueError(f"spacing={self.spacing!r} is none of linspace, leading, trailing.")
-        if self.schedule is not None and not isinstance(self.schedule, Chain):
-            raise ValueError(
-                f"schedule={self.schedule} has no whole timesteps; use VPLinear or VPChain, or the "
-                "grid Even."
-            )
-        demand("[0, inf)", offset=self.offset)
-
-    @property
-    def _chain(self) -> Chain:
-        chain = or_ddpm(self.schedule)
-        assert isinstance(chain, Chain)
-        return chain
-
-    def timesteps(self, num_steps: int) -> Int[np.ndarray, "{num_steps}"]:
-        """The timesteps, descending."""
-        T = self._chain.num_timesteps
-        if self.spacing == "trailing":
-            return np.round(T - np.arange(num_steps) * T / num_steps).astype(int) - 1
-        number = num_steps + 1 if self.drops_last else num_steps
-        if self.spacing == "leading":
-            steps = np.arange(number)[::-1] * (T // number) + self.offset
-        else:
-            steps = np.round(np.linspace(T - 1, 0, number)).astype(int)
-        return steps[:num_steps]
+        demand("(0, inf)", shift=self.shift)
+        demand("(0, 1)", t_min=self.t_min)
 
     def __call__(self, num_steps: int) -> Float[Array, "{num_steps}+1"]:
-        _check_num_steps(num_steps)
-        T = self._chain.num_timesteps
-        number = num_steps + 1 if self.drops_last and self.spacing != "trailing" else num_steps
-        if number > T:
-            raise ValueError(
-                f"num_steps={num_steps} is more than the chain's {T - (number - num_steps)} "
-                "timesteps; use fewer steps."
-            )
-        timesteps = self.timesteps(num_steps)
-        if timesteps[0] >= T:
-            raise ValueError(
-                f"offset={self.offset} leads to timestep {timesteps[0]} in {num_steps} steps, "
-                f"beyond the chain's last, {T - 1}; use a smaller offset or fewer steps."
-            )
-        sigmas = self._chain.table[timesteps]
-        return _as_float32(self, sigmas)
+        check_num_steps(num_steps)
+        t = np.linspace(1, self.t_min, num_steps)
+        t = np.minimum(self.shift * t / (1 + (self.shift - 1) * t), 0.99999)
+        return as_float32(self, t / (1 - t))
 
 
-def _check_num_steps(num_steps: int) -> None:
+def check_num_steps(num_steps: int) -> None:
     if num_steps < 1:
         raise ValueError(f"num_steps={num_steps} must be 1 or more.")
 
 
-def _as_float32(grid: "Grid", sigmas: np.ndarray) -> Float[Array, "S"]:
-    """The sigmas and 0 as float32; raises a ValueError where two become equal or one overflows."""
+def as_float32(grid: Any, sigmas: np.ndarray, last: float = 0.0) -> Float[Array, "S"]:
+    """The sigmas and the last as float32.
+
+    Raises:
+      ValueError: two of them become equal, or one overflows.
+    """
     with np.errstate(over="ignore"):
-        values = np.append(sigmas, 0.0).astype(np.float32)
+        values = np.append(sigmas, last).astype(np.float32)
     if not (np.isfinite(values).all() and (values[1:] < values[:-1]).all()):
         raise ValueError(
-            f"{grid} does not descend to 0 in {len(sigmas)} steps: two sigmas are equal in "
-            "float32, or one overflows; use fewer steps, or a less extreme spacing."
+            f"{grid} does not descend to {last:.4g} in {len(sigmas)} steps: two sigmas are equal "
+            "in float32, or one overflows; use fewer steps, or a less extreme spacing."
         )
     return jnp.asarray(values)
-
-
-Grid = Karras | Exponential | Even | VPTimesteps

@@ -180,23 +180,47 @@ def in_interval(
     return Interval(guided, plain, sigma_min, sigma_max)
 
 
+def with_unclipped(
+    denoise: Denoise, x_t: Float[Array, "B ..."], sigma: Sigma
+) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."]]:
+    """x_0_hat, and what it was before clipping; the same for a denoiser that does not clip."""
+    method = getattr(denoise, "with_unclipped", None)
+    if method is not None:
+        return method(x_t, sigma)
+    x_0_hat = denoise(x_t, sigma)
+    return x_0_hat, x_0_hat
+
+
+def _with_unclipped(self: Adjusted, x_t: Array, sigma: Sigma) -> tuple[Array, Array]:
+    x_0_hat = self.denoise(x_t, sigma)
+    return self.adjust(x_0_hat, x_t, sigma), x_0_hat
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Clip(Adjusted):
     """See `clip`."""
 
     denoise: Denoise
+    bound: Any
 
     def adjust(self, x_0_hat, x_t, sigma):
-        return jnp.clip(x_0_hat, -1.0, 1.0)
+        return jnp.clip(x_0_hat, -self.bound, self.bound)
+
+    with_unclipped = _with_unclipped
 
 
-def clip(denoise: Denoise) -> Denoise:
-    """Keeps every estimate x_0_hat in [-1, 1], as DDPM's sampler does ("static thresholding").
+def clip(denoise: Denoise, bound: float = 1.0) -> Denoise:
+    """Keeps every estimate x_0_hat in [-bound, bound], as DDPM does ("static thresholding").
 
+    Samplers take the noise estimate from the clipped one, but for `Euler(keeps_eps=True)`.
+
+    Args:
+      bound: > 0.
     Source: Ho et al. 2020, arXiv:2006.11239 (in their code; the paper's Algorithm 2 omits it).
     """
-    return Clip(denoise)
+    demand("(0, inf)", bound=bound)
+    return Clip(denoise, bound)
 
 
 @jax.tree_util.register_dataclass
@@ -206,21 +230,29 @@ class ClipDynamically(Adjusted):
 
     denoise: Denoise
     share: Any
+    max_bound: Any
 
     def adjust(self, x_0_hat, x_t, sigma):
         flat = jnp.abs(x_0_hat).reshape(x_0_hat.shape[0], -1)
-        bound = per_image(jnp.maximum(jnp.quantile(flat, self.share, axis=1), 1.0), x_0_hat)
+        quantile = jnp.quantile(flat, self.share, axis=1)
+        bound = per_image(jnp.clip(quantile, 1.0, self.max_bound), x_0_hat)
         return jnp.clip(x_0_hat, -bound, bound) / bound
 
+    with_unclipped = _with_unclipped
 
-def clip_dynamically(denoise: Denoise, share: float = 0.995) -> Denoise:
+
+def clip_dynamically(
+    denoise: Denoise, share: float = 0.995, max_bound: float = float("inf")
+) -> Denoise:
     """Divides each estimate by the quantile of its absolute values, and clips it to [-1, 1].
 
     The estimate is never scaled up: if the quantile is below 1, it is only clipped.
 
     Args:
       share: of the values that are not clipped; in (0, 1].
+      max_bound: the quantile counts as no more than this, >= 1; diffusers' sample_max_value.
     Source: Saharia et al. 2022, arXiv:2205.11487, section 2.3 ("dynamic thresholding").
     """
     demand("(0, 1]", share=share)
-    return ClipDynamically(denoise, share)
+    demand("[1, inf]", max_bound=max_bound)
+    return ClipDynamically(denoise, share, max_bound)

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from diffusion.ranges import demand
 from diffusion.sampling.loop import BaseSampler
-from diffusion.sampling.step_context import interpolate, log_ratio
+from diffusion.sampling.step_context import interpolate, log_ratio, split_noise
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class KDPM2(BaseSampler):
 
     def step(self, denoise, x, memory, at):
         sigma, D = at.sigma, denoise(x, at.sigma)
-        new = self.eta * jnp.sqrt(jnp.maximum(at.p * (1 + at.q), 0.0))  # of the noise at sigma_next
-        down = at.sigma_next * jnp.sqrt(1 - new**2)
+        new, kept = split_noise(self.eta, at.q, at.p)
+        down = at.sigma_next * kept
 
         def second_order() -> Array:
             q_mid = jnp.sqrt(down / sigma)

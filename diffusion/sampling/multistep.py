@@ -22,6 +22,8 @@ class UniPC(BaseSampler):
     Attributes:
       predictor_order: 2 or 3; the corrector adds one.
       corrects: whether there is a corrector; without it the predictor is used alone.
+      lowers_final: whether the order falls by one at each of the last steps also where the grid
+        ends above 0; diffusers' lower_order_final.
       B: "bh2", B(h) = exp(h) - 1, or "bh1", B(h) = h: scales the weight of a single difference,
         B(h) / (2 (exp(h) - 1)); with more of them it cancels.
       max_ratio: a step in ln(sigma) that is more than this many times as long as the one before it
@@ -34,6 +36,7 @@ class UniPC(BaseSampler):
     max_ratio: float = 2.0
     corrects: bool = field(default=True, metadata={"static": True})
     B: str = field(default="bh2", metadata={"static": True})
+    lowers_final: bool = field(default=False, metadata={"static": True})
 
     def __post_init__(self):
         if self.predictor_order not in (2, 3):
@@ -68,7 +71,10 @@ class UniPC(BaseSampler):
         # predict the next
         h, gaps = at.h, at.earlier_h(order - 1)
         # before sigma = 0 the order falls by one at each step
-        steps_left = jnp.where(at.sigmas[at.num_steps] > 0, order, at.num_steps - at.step)
+        ends_above_zero = at.sigmas[at.num_steps] > 0
+        steps_left = at.num_steps - at.step
+        if not self.lowers_final:
+            steps_left = jnp.where(ends_above_zero, order, steps_left)
         order_here = jnp.minimum(at.trusted_order(order, self.max_ratio), steps_left)
         if self.B == "bh1":
             order_here = jnp.where(h <= self.max_ratio / 2, order_here, 1)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from diffusion.ranges import demand
 from diffusion.sampling.loop import BaseSampler
-from diffusion.sampling.step_context import interpolate
+from diffusion.sampling.step_context import interpolate, split_noise
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,6 @@ class PredictorCorrector(BaseSampler):
             return x_corrected
 
         x = jax.lax.cond(at.sigma_next > 0, corrected, lambda: x)
-        new = jnp.sqrt(jnp.maximum(at.p * (1 + at.q), 0.0))  # of the noise at sigma_next
-        old = jnp.sqrt(1 - new**2)
+        new, old = split_noise(1.0, at.q, at.p)
         x = interpolate(x, denoise(x, sigma), at.q * old, at.p + at.q * new**2 / (1 + old))
         return at.add_noise(x, at.sigma_next * new), memory

@@ -22,7 +22,11 @@ class DPMSolverSinglestep(BaseSampler):
       order: 2 or 3, the number of steps in a group.
       max_ratio: a step of a group that is more than this many times as long in ln(sigma) as the one
         before it is taken from x with order 1; > 0, infinite for the published method.
-    The order is reached where the steps make up whole groups.
+      weights: "heun", a polynomial through all estimates, or "midpoint", which leaves out the
+        second one of 3S and takes 1/2 in 2S; diffusers' solver_type.
+
+    The order is reached where the steps make up whole groups; that of 3S with weights="midpoint"
+    only where a group's inner points are at 1/3 and 2/3 of it.
 
     Source: Lu et al. 2022, arXiv:2211.01095, Algorithm 1; grouping as diffusers'
       DPMSolverSinglestepScheduler. nfe = num_steps.
@@ -30,8 +34,11 @@ class DPMSolverSinglestep(BaseSampler):
 
     order: int = field(default=2, metadata={"static": True})
     max_ratio: float = 2.0
+    weights: str = field(default="heun", metadata={"static": True})
 
     def __post_init__(self):
+        if self.weights not in ("midpoint", "heun"):
+            raise ValueError(f"weights={self.weights!r} is neither 'midpoint' nor 'heun'.")
         if self.order not in (2, 3):
             raise ValueError(f"order={self.order} of DPMSolverSinglestep is neither 2 nor 3.")
         demand("(0, inf]", max_ratio=self.max_ratio)
@@ -57,15 +64,17 @@ class DPMSolverSinglestep(BaseSampler):
 
         x_next = interpolate(x, D, at.q, at.p)
         trusted = at.trusted_order(2, self.max_ratio) == 2
-        first_half = estimates[0] + (D - estimates[0]) / (2 * share(1))
-        second = interpolate(x_start, first_half, q, p)
-        x_next = jnp.where((place == 1) & trusted, second, x_next)
+        mean, mean_square = moments(h)
+        line = mean if self.weights == "heun" else 0.5
+        second = estimates[0] + line * (D - estimates[0]) / share(1)
+        x_next = jnp.where((place == 1) & trusted, interpolate(x_start, second, q, p), x_next)
         if self.order == 3:
             r_1, r_2 = share(1), share(2)
             slope_1, slope_2 = (estimates[1] - estimates[0]) / r_1, (D - estimates[0]) / r_2
             gap = jnp.where(place == 2, r_2 - r_1, 1.0)
             slope, curvature = (r_2 * slope_1 - r_1 * slope_2) / gap, 2 * (slope_2 - slope_1) / gap
-            mean, mean_square = moments(h)
-            whole = estimates[0] + mean * slope + mean_square / 2 * curvature
-            x_next = jnp.where((place == 2) & trusted, interpolate(x_start, whole, q, p), x_next)
+            third = estimates[0] + mean * slope + mean_square / 2 * curvature
+            if self.weights == "midpoint":
+                third = estimates[0] + mean * slope_2
+            x_next = jnp.where((place == 2) & trusted, interpolate(x_start, third, q, p), x_next)
         return x_next, (x_start, *estimates)

@@ -122,6 +122,21 @@ def interpolate(
     return jnp.where(q < 0.5, q * x + (1 - q) * D, x + p * (D - x))
 
 
+def split_noise(eta: Array | float, q: Array, p: Array) -> tuple[Array, Array]:
+    """The shares of the noise at sigma_next that are drawn anew and kept, in standard deviation.
+
+    new = eta sqrt(1 - q^2),  kept = sqrt(1 - new^2);  0 and 1 where sigma rises, as in inversion
+
+    Args:
+      eta: in [0, 1]; 1 draws as much anew as DDPM's sampler with its small variance.
+      q: sigma_next / sigma.
+      p: 1 - q, to full precision.
+    """
+    new = eta * jnp.sqrt(jnp.maximum(p * (1 + q), 0.0))
+    # 1 - new^2 would be below 0 by rounding where q is tiny
+    return new, jnp.sqrt(1 - eta**2 + (eta * jnp.minimum(q, 1.0)) ** 2)
+
+
 def log_ratio(sigma: Array, sigma_next: Array) -> Array:
     """ln(sigma / sigma_next); large but finite where sigma_next is 0."""
     p = (sigma - sigma_next) / sigma
