@@ -6,7 +6,7 @@ Source: diffusers 0.42.1, src/diffusers/schedulers.
 import math
 from typing import Any
 
-from diffusion.noise.chain import KINDS
+from diffusion.noise.chain import BETA_SCHEDULES
 from unet_flax.rules import Rule, each, flag, one_of, or_none, real, whole
 
 Fields = dict[str, tuple[Any, Rule]]
@@ -26,7 +26,7 @@ CHAIN: Fields = {
     "num_train_timesteps": (1000, whole(least=2)),
     "beta_start": (1e-4, BETA),
     "beta_end": (0.02, BETA),
-    "beta_schedule": ("linear", one_of(*KINDS)),
+    "beta_schedule": ("linear", one_of(*BETA_SCHEDULES)),
     "trained_betas": (None, or_none(each(BETA, least=2))),
     "prediction_type": ("epsilon", one_of(*PREDICTIONS)),
 }

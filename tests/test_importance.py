@@ -164,6 +164,6 @@ def test_impossible_settings_are_refused(make, says):
 
 
 def test_the_recipe_gives_it_the_schedule():
-    recipe = dataclasses.replace(iddpm(), noise=dm.ImportanceSampled(num_timesteps=50))
+    recipe = dataclasses.replace(iddpm(), noise=dm.ImportanceSampled())
     resolved = recipe.resolved()
-    assert resolved.noise.schedule == recipe.schedule and len(resolved.noise.table) == 50
+    assert resolved.noise.schedule == recipe.schedule and len(resolved.noise.table) == 4000

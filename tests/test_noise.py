@@ -46,7 +46,7 @@ def test_given_betas_are_the_chain():
 
 
 def test_zero_terminal_snr_leaves_nothing_of_the_image_and_keeps_the_first_timestep():
-    chain = dm.VPChain(kind="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    chain = dm.VPChain(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     rescaled = dataclasses.replace(chain, zero_terminal_snr=True)
     assert rescaled.table[-1] == pytest.approx(4096, rel=1e-3)
     assert rescaled.table[0] == pytest.approx(chain.table[0], rel=1e-9)
@@ -54,7 +54,7 @@ def test_zero_terminal_snr_leaves_nothing_of_the_image_and_keeps_the_first_times
 
 
 def test_the_cosine_chain_is_the_papers_alpha_bar_up_to_its_cap_on_beta():
-    chain = dm.VPChain(num_timesteps=4000, kind="squaredcos_cap_v2")
+    chain = dm.VPChain(num_timesteps=4000, beta_schedule="squaredcos_cap_v2")
     alpha_bar = alpha_bar_cosine(np.arange(1, 4001) / 4000)
     np.testing.assert_allclose(1 / (1 + chain.table**2)[:-5], alpha_bar[:-5], rtol=1e-6)
     assert chain.betas[-1] == 0.999
@@ -116,8 +116,8 @@ def test_the_whole_vp_chain_is_its_own_grid():
 
 SCHEDULES = [kind() for kind in typing.get_args(Schedule)]
 CHAINS = [
-    *(dm.VPChain(kind=kind) for kind in ("scaled_linear", "squaredcos_cap_v2", "sigmoid")),
-    dm.VPChain(kind="scaled_linear", zero_terminal_snr=True),
+    *(dm.VPChain(beta_schedule=kind) for kind in ("scaled_linear", "squaredcos_cap_v2", "sigmoid")),
+    dm.VPChain(beta_schedule="scaled_linear", zero_terminal_snr=True),
     dm.VPChain(num_timesteps=500, given=tuple(np.geomspace(1e-4, 0.05, 500))),
 ]
 VARIANTS = [
@@ -257,7 +257,7 @@ def test_even_grids_go_from_a_schedules_largest_sigma_to_its_smallest(schedule):
         lambda: dm.Even(alpha=0.0),
         lambda: dm.VPTimesteps(spacing="even"),
         lambda: dm.LogNormal(std=0.0),
-        lambda: dm.VPChain(kind="cosine"),
+        lambda: dm.VPChain(beta_schedule="cosine"),
         lambda: dm.VPChain(num_timesteps=2, given=(0.1,)),
         lambda: dm.VPChain(num_timesteps=2, given=(0.1, 1.0)),
         lambda: dm.Eps(dm.VPChain(zero_terminal_snr=True)),

@@ -25,6 +25,7 @@ class Chain:
     zero_terminal_snr: bool = False
     terminal_sigma: float = 4096.0
     timestep_rounding: str | None = None
+    timestep_scale: float = 1.0
 
     @property
     def betas(self) -> Float[np.ndarray, "T"]:
@@ -39,20 +40,24 @@ class Chain:
             log_alpha_bar = _to_zero_snr(log_alpha_bar, self.terminal_sigma)
         return np.sqrt(np.expm1(-log_alpha_bar))
 
-    def timestep(self, sigma: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The timestep at which the chain has this sigma, interpolated in ln(sigma).
+    def index(self, sigma: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The timestep, from 0 to T - 1, at which the chain has this sigma, linear in ln(sigma).
 
         For a sigma outside the table it is the first or the last timestep.
         """
         log_table = np.log(self.table).astype(np.float32)
-        timestep = jnp.interp(
+        return jnp.interp(
             jnp.log(sigma), log_table, np.arange(self.num_timesteps, dtype=np.float32)
         )
+
+    def timestep(self, sigma: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The network's c_noise: the timestep, rounded and scaled as this chain says."""
+        index = self.index(sigma)
         if self.timestep_rounding == "nearest":
-            return jnp.round(timestep)
-        if self.timestep_rounding == "down":
-            return jnp.floor(jnp.maximum(timestep - 0.001, 0.0))
-        return timestep
+            index = jnp.round(index)
+        elif self.timestep_rounding == "down":
+            index = jnp.floor(jnp.maximum(index - 0.001, 0.0))
+        return index * self.timestep_scale
 
     def time(self, sigma: np.ndarray) -> np.ndarray:
         """The time of a sigma in [0, 1]: its timestep divided by the last one."""
@@ -96,7 +101,7 @@ def _to_zero_snr(
 class VPLinear(Chain):
     """DDPM's variance-preserving chain with linear beta; training draws its timesteps uniformly.
 
-    It is `VPChain` with kind="linear".
+    It is `VPChain` with beta_schedule="linear".
 
     Attributes:
       num_timesteps: length T of the chain, >= 2; timesteps are 0 .. T - 1.
@@ -116,7 +121,7 @@ class VPLinear(Chain):
         return np.linspace(self.beta_start, self.beta_end, self.num_timesteps, dtype=np.float64)
 
 
-KINDS = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
 
 
 @dataclass(frozen=True)
@@ -125,39 +130,44 @@ class VPChain(Chain):
 
     Attributes:
       num_timesteps: length T of the chain, >= 2; timesteps are 0 .. T - 1.
-      kind: the betas, by diffusers' names: "linear"; "scaled_linear", linear in sqrt(beta) (Stable
-        Diffusion); "squaredcos_cap_v2", from iDDPM's cosine alpha_bar with beta <= 0.999, which
-        ignores beta_start and beta_end; "sigmoid", a sigmoid from -6 to 6 between the two ends
-        (GeoDiff).
+      beta_schedule: the betas, by diffusers' names: "linear"; "scaled_linear", linear in sqrt(beta)
+        (Stable Diffusion); "squaredcos_cap_v2", from iDDPM's cosine alpha_bar with beta <= 0.999,
+        which ignores beta_start and beta_end; "sigmoid", a sigmoid from -6 to 6 between the two
+        ends (GeoDiff).
       beta_start, beta_end: beta of the first and the last timestep, in (0, 1), not descending.
-      given: the betas themselves, T values in (0, 1); then kind and the ends are not used.
+      given: the betas themselves, T values in (0, 1); then beta_schedule and the ends are not used.
       zero_terminal_snr: whether sqrt(alpha_bar) is shifted so that nothing is left of the image at
         the last timestep; needs a network that predicts v or x_0.
       terminal_sigma: sigma at the last timestep of such a chain, in place of infinity; > 0.
       timestep_rounding: how the network's timestep is rounded for a sigma between two timesteps:
         "nearest", or "down" to the one strictly below, as diffusers' DPM-Solver and UniPC do on
         some grids; None interpolates.
+      timestep_scale: c_noise is the timestep times this, > 0; 1000 / T for improved DDPM.
     Source: Nichol & Dhariwal 2021, arXiv:2102.09672, equation 17 (cosine); Rombach et al. 2022,
       arXiv:2112.10752 (scaled); Lin et al. 2023, arXiv:2305.08891, Algorithm 1 (zero SNR).
     """
 
     num_timesteps: int = 1000
-    kind: str = "linear"
+    beta_schedule: str = "linear"
     beta_start: float = 1e-4
     beta_end: float = 0.02
     given: tuple[float, ...] | None = None
     zero_terminal_snr: bool = False
     terminal_sigma: float = 4096.0
     timestep_rounding: str | None = None
+    timestep_scale: float = 1.0
 
     def __post_init__(self):
+        demand("(0, inf)", timestep_scale=self.timestep_scale)
         demand("(0, inf)", terminal_sigma=self.terminal_sigma)
         if self.timestep_rounding not in (None, "nearest", "down"):
             raise ValueError(
                 f"timestep_rounding={self.timestep_rounding!r} is none of nearest, down, None."
             )
-        if self.kind not in KINDS:
-            raise ValueError(f"kind={self.kind!r} of VPChain is none of {', '.join(KINDS)}.")
+        if self.beta_schedule not in BETA_SCHEDULES:
+            raise ValueError(
+                f"beta_schedule={self.beta_schedule!r} is none of {', '.join(BETA_SCHEDULES)}."
+            )
         _check_range(self)
         if self.given is not None:
             object.__setattr__(self, "given", tuple(map(float, self.given)))
@@ -173,12 +183,12 @@ class VPChain(Chain):
         if self.given is not None:
             return np.array(self.given, np.float64)
         start, end, T = self.beta_start, self.beta_end, self.num_timesteps
-        if self.kind == "scaled_linear":
+        if self.beta_schedule == "scaled_linear":
             return np.linspace(start**0.5, end**0.5, T, dtype=np.float64) ** 2
-        if self.kind == "squaredcos_cap_v2":
+        if self.beta_schedule == "squaredcos_cap_v2":
             alpha_bar = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
             return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
-        if self.kind == "sigmoid":
+        if self.beta_schedule == "sigmoid":
             return start + (end - start) / (1 + np.exp(-np.linspace(-6, 6, T)))
         return np.linspace(start, end, T, dtype=np.float64)
 

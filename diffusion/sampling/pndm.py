@@ -106,7 +106,7 @@ class PNDMFromRungeKutta(BaseSampler):
         sigma = at.sigma
 
         def from_runge_kutta() -> tuple[Array, tuple[Array, ...]]:
-            timestep = (self.chain.timestep(sigma) + self.chain.timestep(at.sigma_next)) / 2
+            timestep = (self.chain.index(sigma) + self.chain.index(at.sigma_next)) / 2
             timesteps = jnp.arange(self.chain.num_timesteps, dtype=jnp.float32)
             middle = jnp.interp(timestep, timesteps, jnp.asarray(self.chain.table, jnp.float32))
 

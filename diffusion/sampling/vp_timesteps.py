@@ -112,7 +112,8 @@ class Respaced:
 
     Attributes:
       schedule: the chain; None is the recipe's, and DDPM's elsewhere.
-      kind: "karras" (rho = 7), "exponential", or "beta" (beta quantiles of 0.6 and 0.6, of sigma).
+      between: "karras" (rho = 7), "exponential", or "beta" (the beta distribution's quantiles, with
+        0.6 and 0.6, in sigma).
       spacing, offset: of the `VPTimesteps` whose first and last timestep are the ends, as in
         diffusers' Euler, Heun and LMS.
       is_whole: whether the ends are those of the whole chain instead, as in diffusers' DPM-Solver
@@ -122,15 +123,15 @@ class Respaced:
     """
 
     schedule: Schedule | None = None
-    kind: str = "karras"
+    between: str = "karras"
     spacing: str = "linspace"
     offset: int = 0
     is_whole: bool = False
     last: str = "zero"
 
     def __post_init__(self):
-        if self.kind not in ("karras", "exponential", "beta"):
-            raise ValueError(f"kind={self.kind!r} is none of karras, exponential, beta.")
+        if self.between not in ("karras", "exponential", "beta"):
+            raise ValueError(f"between={self.between!r} is none of karras, exponential, beta.")
         _ = self.timesteps  # which refuses what a grid of timesteps cannot have
 
     @property
@@ -146,9 +147,9 @@ class Respaced:
             ends = self.timesteps.timesteps(num_steps)[[0, -1]]
         first, last = table[ends]
         ramp = np.linspace(0, 1, num_steps)
-        if self.kind == "karras":
+        if self.between == "karras":
             sigmas = (first ** (1 / 7) + ramp * (last ** (1 / 7) - first ** (1 / 7))) ** 7
-        elif self.kind == "exponential":
+        elif self.between == "exponential":
             sigmas = first * (last / first) ** ramp
         else:
             sigmas = last + scipy.special.betaincinv(0.6, 0.6, 1 - ramp) * (first - last)
