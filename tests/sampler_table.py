@@ -45,6 +45,7 @@ VARIANTS = [
     dm.AdamsBashforth(2),
     dm.AdamsBashforth(3),
 ]
+ONE_OF_EACH = [kind() for kind in KINDS if not kind.is_adaptive]  # for laws of the shared loop
 ON_GRID = [sampler for sampler in VARIANTS if not sampler.is_adaptive]
 DETERMINISTIC = [sampler for sampler in ON_GRID if sampler.is_deterministic]
 STOCHASTIC = [sampler for sampler in ON_GRID if not sampler.is_deterministic]

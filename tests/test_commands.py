@@ -155,7 +155,16 @@ def test_the_same_seed_gives_the_same_images_however_chunked(run_dir, drawn, tmp
     np.testing.assert_array_equal(samples(tmp_path)[0], drawn[0])
 
 
-@pytest.mark.parametrize("name", sample_request.SAMPLERS)
+OFTEN = ("ddim", "heun", "ddpm", "dpm-2m", "unipc", "predictor-corrector", "rk45")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow)  # a loop each
+        for name in sample_request.SAMPLERS
+    ],
+)
 def test_every_sampler_can_be_named(run_dir, tmp_path, name):
     options = ["--sampler", name, "--num-images", "2", "--label", "3", "--guidance", "2"]
     sample.main([str(run_dir), *options, "--out", str(tmp_path)])

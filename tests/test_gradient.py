@@ -8,7 +8,12 @@ from sampler_table import ON_GRID
 
 import diffusion as dm
 
-SAMPLERS = [*ON_GRID, dm.RePaint(dm.Ancestral(), num_resample=2)]
+OFTEN = [dm.Euler(), dm.Heun(), dm.Ancestral(), dm.DPMSolver(), dm.UniPC(3)]
+SAMPLERS = [
+    *OFTEN,
+    dm.RePaint(dm.Ancestral(), num_resample=2),
+    *(pytest.param(s, marks=pytest.mark.slow) for s in ON_GRID if s not in OFTEN),
+]
 GRIDS = [dm.Karras(0.01, 10.0)(6), dm.Karras(0.01, 10.0)(6)[:-1]]  # to 0, and to 0.01
 NAMES = dict(ids=lambda value: str(value) if isinstance(value, dm.BaseSampler) else None)
 
@@ -30,11 +35,8 @@ def test_the_images_are_those_of_the_sampler(sampler):
     np.testing.assert_allclose(dm.differentiable(sampler)(*args), sampler(*args), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("sampler", "grid"),
-    [*((sampler, GRIDS[0]) for sampler in SAMPLERS), (dm.Heun(), GRIDS[1])],
-    ids=str,
-)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+@pytest.mark.parametrize("grid", GRIDS, ids=["to 0", "above 0"])
 def test_the_gradient_is_that_of_finite_differences(sampler, grid):
     with jax.enable_x64(True):
         grid = jnp.asarray(grid, jnp.float64)

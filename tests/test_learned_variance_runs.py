@@ -48,7 +48,13 @@ def test_its_network_learns_both_halves(iddpm_run):
     assert kernel.shape[-1] == 2 and (np.abs(kernel).max((0, 1, 2)) > 0).all()
 
 
-@pytest.mark.parametrize("name", ["recipe", *SAMPLERS])
+FEW = ("recipe", "ddpm", "heun", "unipc")  # the others compile a loop each
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*FEW, *(pytest.param(n, marks=pytest.mark.slow) for n in SAMPLERS if n not in FEW)],
+)
 def test_every_sampler_draws_from_it(iddpm_run, tmp_path, name):
     chosen = [] if name == "recipe" else ["--sampler", name]
     sample.main([str(iddpm_run), "--num-images", "2", *chosen, "--out", str(tmp_path)])
@@ -109,7 +115,7 @@ def test_no_diffusers_pipeline_has_a_learned_variance_and_the_export_says_so(
     assert "learned variance" in error
 
 
-def test_the_recipe_is_as_published_and_says_what_it_costs(capsys):
+def test_the_recipe_is_as_published():
     recipe = configs.load("cifar10_iddpm").resolved()
     assert recipe.model == presets.iddpm_cifar10()
     assert recipe.run.num_steps == 500_000 and recipe.data.batch_size == 128
@@ -123,6 +129,10 @@ def test_the_recipe_is_as_published_and_says_what_it_costs(capsys):
     # their code gives the network timesteps from 0 to 1000
     c_noise = recipe.preconditioning(jnp.asarray(table[[0, 2000, 3999]], jnp.float32)).c_noise
     np.testing.assert_allclose(c_noise, [0, 500, 999.75], atol=0.01)
+
+
+@pytest.mark.slow
+def test_the_recipe_says_what_it_costs(capsys):
     train.main(["cifar10_iddpm", "--dry-run"])
     assert "parameters           52,546,438" in capsys.readouterr().out
 
@@ -130,7 +140,10 @@ def test_the_recipe_is_as_published_and_says_what_it_costs(capsys):
 BIG = {name: getattr(presets, name) for name in presets.__all__ if name.startswith("adm_imagenet")}
 
 
-@pytest.mark.parametrize("name", BIG)
+@pytest.mark.parametrize(
+    "name",
+    [n if n.endswith("64") else pytest.param(n, marks=pytest.mark.slow) for n in BIG],
+)
 def test_adms_networks_are_sampled_by_every_sampler_in_shape(name):
     config = BIG[name]()
     module = nnx.eval_shape(lambda: unet_flax.make(config, nnx.Rngs(0)))

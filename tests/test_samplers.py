@@ -11,6 +11,7 @@ from oracles import MEAN, STD, mixture, oracle
 from sampler_table import (
     DETERMINISTIC,
     ON_GRID,
+    ONE_OF_EACH,
     SNIPPET,
     STOCHASTIC,
     VARIANTS,
@@ -148,11 +149,11 @@ def test_nfe_counts_the_networks_calls(sampler):
         assert number_of_calls(dm.Karras()(8)[:-1]) == sampler.nfe(7, ends_above_zero=True)
 
 
-@pytest.mark.parametrize("sampler", VARIANTS, ids=repr)
+@pytest.mark.parametrize("sampler", ONE_OF_EACH, ids=repr)
 def test_with_a_key_for_each_image_a_batch_may_be_cut_anywhere(sampler):
     keys = jax.random.split(jax.random.key(1), 6)
     whole = sampler(oracle, X_T, GRID, keys)
-    for cut in (slice(0, 2), slice(3, 5)):
+    for cut in (slice(0, 3), slice(2, 5)):
         part = sampler(oracle, X_T[cut], GRID, keys[cut])
         np.testing.assert_allclose(part, whole[cut], rtol=1e-5, atol=1e-6)
 
@@ -198,7 +199,7 @@ def test_a_sampler_is_a_pytree_of_its_numbers(sampler):
     assert {path[0].name for path, _ in paths} == names - {"sampler"} or "sampler" in names
 
 
-@pytest.mark.parametrize("sampler", ON_GRID, ids=repr)
+@pytest.mark.parametrize("sampler", ONE_OF_EACH, ids=repr)
 def test_single_steps_with_given_noise_make_up_the_whole_run(sampler):
     key, (x, memory) = jax.random.key(3), (X_T, None)
     for step in range(len(GRID) - 1):
@@ -349,7 +350,7 @@ def test_an_adaptive_sampler_has_no_trajectory():
         dm.trajectory(dm.RK45(), oracle, X_T, GRID, jax.random.key(0))
 
 
-@pytest.mark.parametrize("sampler", ON_GRID, ids=repr)
+@pytest.mark.parametrize("sampler", ONE_OF_EACH, ids=repr)
 def test_a_trajectory_goes_from_noise_to_the_sample(sampler):
     xs, sigmas = dm.trajectory(sampler, oracle, X_T, GRID, jax.random.key(0))
     np.testing.assert_array_equal(sigmas, GRID)
