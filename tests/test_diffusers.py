@@ -13,6 +13,7 @@ import pytest
 import safetensors.flax
 from conftest import TINY, compiled, drawn
 from flax import nnx
+from test_torch_file import write_torch_file
 
 import diffusion as dm
 import sample
@@ -228,10 +229,13 @@ def test_a_half_precision_variant_may_be_in_shards(tmp_path):
         unet_flax.load_diffusers(tmp_path)
 
 
-def test_pickled_weights_are_refused_with_what_to_do(copy):
-    (copy / WEIGHTS).rename(copy / "diffusion_pytorch_model.bin")
-    with pytest.raises(FileNotFoundError, match=r"model.bin, .* by diffusers' save_pre"):
-        unet_flax.load_diffusers(copy)
+def test_weights_of_torch_save_are_read_where_there_are_no_others(copy):
+    expected = unet_flax.functional(unet_flax.load_diffusers(copy))[1]
+    weights = safetensors.flax.load_file(copy / WEIGHTS)
+    (copy / WEIGHTS).unlink()
+    write_torch_file(copy / "diffusion_pytorch_model.bin", weights)
+    got = unet_flax.functional(unet_flax.load_diffusers(copy))[1]
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
 
 
 def test_old_names_of_blocks_are_the_same_network():

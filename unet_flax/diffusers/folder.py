@@ -1,9 +1,11 @@
-"""Files of a network's folder: config.json, and weights as safetensors in one file or in shards.
+"""Files of a network's folder: config.json, and weights in one file or in shards.
 
     diffusion_pytorch_model.safetensors                    one file
     diffusion_pytorch_model.safetensors.index.json         names the shards
     diffusion_pytorch_model.fp16.safetensors               a variant, read where it is the only one
     diffusion_pytorch_model.safetensors.index.fp16.json    names the shards of a variant
+    diffusion_pytorch_model.bin                            the same, as torch.save writes it, read
+    diffusion_pytorch_model.bin.index.json                 where there are no safetensors
 
 Source: diffusers 0.42.1, the files that `save_pretrained` writes.
 """
@@ -13,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from unet_flax.diffusers.torch_file import read_torch_file
 
 STEM = "diffusion_pytorch_model"
 
@@ -40,16 +45,19 @@ def read_weights(folder: Path, stem: str = STEM) -> dict[str, jax.Array]:
     """The weights by their names in the files.
 
     Raises:
-      FileNotFoundError: there are none as safetensors, or a shard is missing.
+      FileNotFoundError: there are none, or a shard is missing.
       ValueError: a file is damaged, or there are several variants and no plain weights.
     """
-    safetensors = _safetensors()
     weights: dict[str, jax.Array] = {}
     for name in _files(folder, stem):
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"{folder} holds no {name}, a part of its weights; copy it too."
             )
+        if name.endswith(".bin"):
+            weights |= {k: jnp.asarray(v) for k, v in read_torch_file(folder / name).items()}
+            continue
+        safetensors = _safetensors()
         try:
             weights |= safetensors.flax.load_file(str(folder / name))
         except safetensors.SafetensorError as error:
@@ -88,12 +96,10 @@ def _files(folder: Path, stem: str) -> list[str]:
         )
     if variants:
         return sorted(parts) or [variants[0].name]
-    if pickled := sorted(folder.glob(f"{stem}*.bin*")):
-        raise FileNotFoundError(
-            f"{folder} holds no {single.name}, but {pickled[0].name}, which can run code when it "
-            "is read; write the weights as safetensors by diffusers' "
-            "save_pretrained(safe_serialization=True)."
-        )
+    if (folder / f"{stem}.bin.index.json").is_file():
+        return _shards(folder / f"{stem}.bin.index.json")
+    if (folder / f"{stem}.bin").is_file():
+        return [f"{stem}.bin"]
     raise FileNotFoundError(
         f"{folder} holds no {single.name}; weights in another format can be written as "
         "safetensors by diffusers' save_pretrained."
@@ -117,7 +123,7 @@ def write(folder: Path, values: dict[str, Any], weights: dict[str, Any], stem: s
     """
     safetensors = _safetensors()
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in (f"{stem}*.safetensors", f"{stem}.safetensors.index*.json"):
+    for pattern in (f"{stem}*.safetensors", f"{stem}.safetensors.index*.json", f"{stem}*.bin*"):
         for path in folder.glob(pattern):
             path.unlink()
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
