@@ -21,6 +21,7 @@ def main(argv: list[str]) -> None:
         hosts.start(*dataclasses.astuple(request.hosts))
         trained = pipeline.read(request.folder, request.step, request.ema)
         trained = dataclasses.replace(trained, sampling=request.sampling(trained.sampling))
+        trained.check()
         edit = edits.of_request(request, trained)
         labels = draw.labels(trained, request.label, request.num_images, uses_image=edit.uses_image)
         out, seed = request.out or request.folder / "images", request.seed

@@ -3,8 +3,8 @@
 The error is the root mean square distance from the exact solution of the ODE from the same noise,
 in float64, for values drawn from a mixture of three narrow Gaussians, with its exact denoiser.
 
-    python -m benchmarks.sampler_grids            # tables for 5, 10 and 20 steps
-    python -m benchmarks.sampler_grids --steps 50
+    python -m benchmarks.sampler_grids            # tables for 5, 10, 20 and 40 network calls
+    python -m benchmarks.sampler_grids --calls 100
 """
 
 import argparse
@@ -40,6 +40,12 @@ GRIDS = [
     *(dm.Even(kind()) for kind in typing.get_args(Schedule)),
     dm.Even(dm.VPLinear(), alpha=0.6, beta=0.6),
     dm.Even(dm.Flow(scale=3.0)),
+    *(dm.Respaced(between=between) for between in ("karras", "exponential", "beta")),
+    dm.FlowTimes(),
+    dm.FlowTimes(shift=3.0),
+    dm.ConsistencyTimesteps(num_timesteps=200),
+    dm.VPTimesteps(dm.VPChain(1000, "scaled_linear", 0.00085, 0.012), rounds=False),
+    dm.VPTimesteps(dm.VPChain(1000, "squaredcos_cap_v2")),
 ]
 SAMPLERS = {
     "DDIM": dm.Euler(),
@@ -50,7 +56,11 @@ SAMPLERS = {
     "DPM-Solver++ 3M": dm.DPMSolver(3),
     "UniPC 2": dm.UniPC(2),
     "UniPC 3": dm.UniPC(3),
+    "KDPM2": dm.KDPM2(),
+    "DPM-Solver++ singlestep": dm.DPMSolverSinglestep(),
+    "DEIS 3": dm.DEIS(3),
     "Adams-Bashforth 4": dm.AdamsBashforth(4),
+    "PNDM": dm.PNDM(),
 }
 UNIT = np.random.default_rng(0).standard_normal((1, 400))
 
@@ -98,13 +108,15 @@ SHOWN = {
 
 def main() -> None:
     parser = argparse.ArgumentParser("benchmarks.sampler_grids")
-    parser.add_argument("--steps", type=int, nargs="*", default=[5, 10, 20])
-    for num_steps in parser.parse_args().steps:
-        print(f"\n| {num_steps} steps | calls | {' | '.join(SHOWN)} |")
+    parser.add_argument("--calls", type=int, nargs="*", default=[5, 10, 20, 40])
+    for calls in parser.parse_args().calls:
+        print(f"\n| {calls} calls | steps | {' | '.join(SHOWN)} |")
         print("|---" * (len(SHOWN) + 2) + "|")
         for name, sampler in SAMPLERS.items():
+            # the largest number of steps that needs no more calls
+            num_steps = max(n for n in range(1, calls + 1) if sampler.nfe(n) <= calls)
             errors = [f"{error(sampler, grid, num_steps):.3f}" for grid in SHOWN.values()]
-            print(f"| {name} | {sampler.nfe(num_steps)} | {' | '.join(errors)} |")
+            print(f"| {name} | {num_steps} | {' | '.join(errors)} |")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ class Conventions:
       needs_equal_steps: whether timesteps must lie num_timesteps // num_steps apart, because each
         step goes that far.
       needs_even_steps: whether that distance must be even.
+      sampler: the class of sampler that needs it.
     """
 
     starts_at_unit_variance: bool = False
@@ -30,12 +31,13 @@ class Conventions:
     dynamic_bound: float = math.inf
     needs_equal_steps: bool = False
     needs_even_steps: bool = False
+    sampler: type | None = None
 
     def check(self, sampling: Sampling) -> None:
         """Raises a ValueError for a number of steps at which diffusers walks another grid."""
         grid, n = sampling.grid, sampling.num_steps
-        if not isinstance(grid, dm.VPTimesteps):
-            return
+        if not isinstance(grid, dm.VPTimesteps) or type(sampling.sampler) is not self.sampler:
+            return  # samplers of another class step to the grid's own timesteps
         T = grid.chain.num_timesteps
         is_equal = (
             n == T or grid.spacing == "leading" or (grid.spacing == "trailing" and T % n == 0)

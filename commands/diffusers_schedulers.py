@@ -53,8 +53,16 @@ def schedule_of(
         betas = dm.VPChain(T, v["beta_schedule"]).betas.astype(np.float32)
         given = tuple((1 - (np.float32(1) - betas).astype(np.float64)).tolist())
     T = T if given is None else len(given)
-    kind = v["beta_schedule"]
-    return dm.VPChain(T, kind, start, end, given, zero_snr, terminal_sigma, rounding)
+    return dm.VPChain(
+        T,
+        v["beta_schedule"],
+        start,
+        end,
+        given=given,
+        zero_terminal_snr=zero_snr,
+        terminal_sigma=terminal_sigma,
+        timestep_rounding=rounding,
+    )
 
 
 def clipping(v: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +96,13 @@ def ddim(v: dict[str, Any]) -> Method:
         dm.VPTimesteps(chain, v["timestep_spacing"], v["steps_offset"], last=last),
         chain.num_timesteps,
         clips=clips,
-        conventions=Conventions(True, True, needs_equal_steps=True, **clipping(v)),
+        conventions=Conventions(
+            starts_at_unit_variance=True,
+            ends_in_vp=True,
+            needs_equal_steps=True,
+            sampler=dm.Euler,
+            **clipping(v),
+        ),
     )
 
 
@@ -101,7 +115,13 @@ def pndm(v: dict[str, Any]) -> Method:
         PNDMFromRungeKutta(chain) if runs else dm.PNDM(math.inf, lowers_last=False),
         dm.VPTimesteps(chain, v["timestep_spacing"], v["steps_offset"], last=last),
         chain.num_timesteps,
-        conventions=Conventions(True, True, needs_equal_steps=True, needs_even_steps=runs),
+        conventions=Conventions(
+            starts_at_unit_variance=True,
+            ends_in_vp=True,
+            needs_equal_steps=True,
+            needs_even_steps=runs,
+            sampler=PNDMFromRungeKutta if runs else dm.PNDM,
+        ),
     )
 
 
@@ -122,20 +142,33 @@ def _in_sigma(v: dict[str, Any], sampler: dm.BaseSampler) -> Method:
 
 
 def _respaced(v: dict[str, Any], grid: dm.VPTimesteps, *, is_whole: bool = False) -> Grid:
-    kinds = [kind for kind in ("karras", "exponential", "beta") if v.get(f"use_{kind}_sigmas")]
-    if v.get("use_lu_lambdas"):
-        kinds.append("exponential")
-    if len(kinds) > 1:
-        raise ValueError(f"use_{kinds[0]}_sigmas and use_{kinds[1]}_sigmas exclude each other.")
-    if not kinds:
+    options = {
+        "use_karras_sigmas": "karras",
+        "use_exponential_sigmas": "exponential",
+        "use_beta_sigmas": "beta",
+        "use_lu_lambdas": "exponential",
+    }
+    given = [name for name in options if v.get(name)]
+    if len(given) > 1:
+        raise ValueError(f"{given[0]} and {given[1]} exclude each other.")
+    if not given:
         return grid
     return dm.Respaced(
-        grid.schedule, kinds[0], grid.spacing, grid.offset, is_whole=is_whole, last=grid.last
+        grid.schedule,
+        options[given[0]],
+        grid.spacing,
+        offset=grid.offset,
+        is_whole=is_whole,
+        last=grid.last,
     )
 
 
 def heun(v: dict[str, Any]) -> Method:
     return _in_sigma(v, dm.Heun(max_ratio=math.inf))
+
+
+def lms(v: dict[str, Any]) -> Method:
+    return _in_sigma(v, dm.AdamsBashforth(4, max_ratio=math.inf, lowers_last=False))
 
 
 def _multistep(v: dict[str, Any], sampler: dm.BaseSampler) -> Method:
@@ -157,7 +190,7 @@ def _multistep(v: dict[str, Any], sampler: dm.BaseSampler) -> Method:
         _respaced(v, grid, is_whole=True),
         chain.num_timesteps,
         clips=v["thresholding"],
-        conventions=Conventions(True, True, **clipping(v)),
+        conventions=Conventions(starts_at_unit_variance=True, ends_in_vp=True, **clipping(v)),
     )
 
 
@@ -174,12 +207,18 @@ def _dpm_solver(v: dict[str, Any]) -> dm.BaseSampler:
                 f"algorithm_type={kind!r} is sampled here with solver_order 1 or 2, "
                 "solver_type='midpoint' and final_sigmas_type='zero' only."
             )
-        # a ratio that no step keeps within leaves the order at 1
-        return dm.DPMSolverSDE(max_ratio=math.inf if order == 2 else 1e-30)
+        return dm.DPMSolverSDE(max_ratio=math.inf) if order == 2 else dm.Euler(eta=1.0)
     if order == 1:
         return dm.Euler()
     predicts = "eps" if kind == "dpmsolver" else "x_0"
-    return dm.DPMSolver(order, math.inf, predicts, weights, True, v["lower_order_final"])
+    return dm.DPMSolver(
+        order,
+        max_ratio=math.inf,
+        predicts=predicts,
+        weights=weights,
+        halves_curvature=True,
+        lowers_final=v["lower_order_final"],
+    )
 
 
 def dpm_multistep(v: dict[str, Any]) -> Method:
@@ -236,7 +275,7 @@ METHODS: dict[str, Callable[[dict[str, Any]], Method]] = {
     "EulerDiscreteScheduler": lambda v: _in_sigma(v, dm.Euler()),
     "EulerAncestralDiscreteScheduler": lambda v: _in_sigma(v, dm.Euler(eta=1.0)),
     "HeunDiscreteScheduler": heun,
-    "LMSDiscreteScheduler": lambda v: _in_sigma(v, dm.AdamsBashforth(4, lowers_last=False)),
+    "LMSDiscreteScheduler": lms,
     "DPMSolverMultistepScheduler": dpm_multistep,
     "DPMSolverSinglestepScheduler": dpm_singlestep,
     "UniPCMultistepScheduler": unipc,

@@ -40,9 +40,9 @@ class Pipeline:
         more images than rows, the rows repeat.
       conventions: how noise, result and clipping differ from those of a recipe.
     Raises:
-      ValueError: a number of steps that the conventions exclude, guidance for a network that was
-        not trained with the null class, or a network that returns images of other channels than it
-        takes.
+      ValueError: guidance for a network that was not trained with the null class, a network that
+        returns images of other channels than it takes, or a sampler that needs a learned variance
+        with a network that has none.
     """
 
     model: Model
@@ -57,7 +57,6 @@ class Pipeline:
     conventions: Conventions = Conventions()
 
     def __post_init__(self):
-        self.conventions.check(self.sampling)
         if self.sampling.guidance != 1 and not self.trains_null:
             raise ValueError(
                 f"guidance={self.sampling.guidance} needs a network that was trained with classes "
@@ -70,6 +69,17 @@ class Pipeline:
                 f"the network takes {taken} channels and returns {returned}, so its output is no "
                 f"estimate of its input; only networks that return {taken} can be sampled."
             )
+        if self.sampling.sampler.needs_variance and returned == taken:
+            raise ValueError(
+                f"the network returns {taken} channels, which are the mean alone, but its recipe "
+                "or scheduler says that it learned the variance; set variance_type='fixed_small'."
+            )
+
+    def check(self) -> None:
+        """Raises a ValueError unless the grid and the conventions have this number of steps."""
+        self.conventions.check(self.sampling)
+        if len(self.sampling.grid(self.sampling.num_steps)) < 2:
+            raise ValueError(f"num_steps={self.sampling.num_steps} leaves no step; use 2 or more.")
 
     def denoiser(self, label: Int[Array, "B"], **conditions: Array) -> Denoise:
         """The denoiser with its guidance and clipping.

@@ -13,7 +13,7 @@ from diffusion.sampling.samplers import Sampler
 
 SAMPLERS: dict[str, Sampler] = {
     "euler": dm.Euler(),
-    "ddim": dm.Euler(),
+    "ddim": dm.Euler(keeps_eps=True),
     "euler-ancestral": dm.Euler(eta=1.0),
     "heun": dm.Heun(),
     "heun-flow": dm.Heun(time="flow"),
@@ -183,7 +183,11 @@ def parse(argv: list[str]) -> SampleRequest:
     )
     add("--seed", type=int, default=0, help="the same seed gives the same images (0)")
     add("--sampler", choices=SAMPLERS, help="a sampler with its default options (the recipe's)")
-    add("--eta", type=float, help="noise added in each step by euler, ddim and dpm-sde; 0 is none")
+    add(
+        "--eta",
+        type=float,
+        help="noise drawn anew in each step, by samplers that have eta; 0 is none",
+    )
     add("--num-steps", type=int, metavar="N", help="steps of the sampler (the recipe's)")
     add(
         "--spacing",

@@ -177,8 +177,8 @@ def test_a_mistake_in_editing_is_one_line(run_dir, files, capsys, tmp_path, opti
 @pytest.mark.parametrize(
     ("recipes", "options", "expected"),
     [
-        (dm.Euler(eta=1.0), ["--sampler", "ddim"], dm.Euler(eta=0.0)),
-        (dm.Euler(eta=1.0), ["--sampler", "ddim", "--eta", "0.5"], dm.Euler(eta=0.5)),
+        (dm.Euler(eta=1.0), ["--sampler", "ddim"], dm.Euler(keeps_eps=True)),
+        (dm.Euler(eta=1.0), ["--sampler", "ddim", "--eta", "0.5"], dm.Euler(0.5, keeps_eps=True)),
         (dm.Euler(eta=1.0), [], dm.Euler(eta=1.0)),
         (dm.Euler(eta=1.0), ["--eta", "0.2"], dm.Euler(eta=0.2)),
         (dm.Heun(churn=40.0), ["--sampler", "heun"], dm.Heun()),

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
+import optax
 import pytest
 from conftest import TINY, drawn
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+import diffusion as dm
 import unet_flax
 from unet_flax import (
     EDM2Config,
@@ -209,6 +211,22 @@ def test_labels_and_images_may_be_sharded_over_explicit_axes(explicit_mesh):
     doubled = jax.jit(Double())(image)
     assert jax.typeof(doubled).sharding.spec == PartitionSpec("data", None, None, None)
     np.testing.assert_array_equal(np.asarray(doubled)[:, ::2, 1::2], image)
+
+
+def test_a_training_step_and_its_augmentation_may_have_explicit_axes(explicit_mesh):
+    image = jnp.linspace(-1, 1, 4 * 64 * 2).reshape(4, 8, 8, 2)
+    label = jnp.array([0, 1, 2, -1])
+    network, params = unet_flax.functional(drawn(abstract(TINY)))
+    optimizer, ema = optax.sgd(1e-2), dm.EMA()
+    step = jax.jit(dm.make_train_step(network, dm.EDM(), dm.LogNormal(), optimizer, ema))
+    state = dm.TrainState.create(params, optimizer, ema)
+    losses = []
+    for place in (explicit_mesh, NamedSharding(explicit_mesh.mesh, PartitionSpec())):
+        batch = jax.device_put({"image": image, "label": label}, place)
+        batch = jax.jit(dm.NonLeaky(1.0))(jax.random.key(1), batch)
+        del batch["augment_label"]  # which the network does not take
+        losses.append(step(state, batch, jax.random.key(0))[1]["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
 def test_a_network_of_rectangles_transposes_with_its_kernels():

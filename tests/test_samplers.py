@@ -204,7 +204,8 @@ def test_single_steps_with_given_noise_make_up_the_whole_run(sampler):
     key, (x, memory) = jax.random.key(3), (X_T, None)
     for step in range(len(GRID) - 1):
         at = dm.StepContext(step, GRID, len(GRID) - 1, key)
-        noise = jnp.stack([at.noise(x, part) for part in range(2)])
+        parts = [at.noise(x, part) for part in range(sampler.num_noises)]
+        noise = jnp.stack(parts) if len(parts) > 1 else parts[0]
         x, memory = dm.step(sampler, oracle, x, memory, at._replace(key=None), noise)
     np.testing.assert_allclose(x, sampler(oracle, X_T, GRID, key), rtol=1e-4, atol=1e-5)
 
@@ -219,8 +220,30 @@ def test_noise_of_another_shape_and_steps_of_an_adaptive_sampler_are_refused():
     at = dm.StepContext(0, GRID, len(GRID) - 1, jax.random.key(0))
     with pytest.raises(ValueError, match="noise has the shape .6, 2."):
         dm.step(dm.Euler(1.0), oracle, X_T, None, at, jnp.ones((6, 2)))
+    with pytest.raises(ValueError, match=r"noise has the shape .6, 3.; DPMSolverSDE2S"):
+        dm.step(dm.DPMSolverSDE2S(), oracle, X_T, None, at, X_T)
+    with pytest.raises(ValueError, match="draws noise; give it, or a key"):
+        dm.step(dm.Euler(1.0), oracle, X_T, None, at._replace(key=None))
+    with pytest.raises(ValueError, match="step=5 is not one of the 5 steps"):
+        dm.step(dm.Euler(), oracle, X_T, None, at._replace(step=5))
     with pytest.raises(ValueError, match="RK45 is adaptive"):
         dm.step(dm.RK45(), oracle, X_T, None, at)
+
+
+@pytest.mark.parametrize("sampler", [dm.Euler(), dm.RK45()])
+@pytest.mark.parametrize("kind", [jnp.bfloat16, jnp.float16])
+def test_a_start_of_another_type_is_refused(sampler, kind):
+    with pytest.raises(ValueError, match="x_T is of type .*; sample in float32"):
+        sampler(oracle, X_T.astype(kind), GRID, jax.random.key(0))
+
+
+def test_churn_and_the_noise_of_the_step_are_independent():
+    x_T = jax.random.normal(jax.random.key(0), (100_000, 1))
+    sampler = dm.Euler(eta=1.0, churn=100.0)
+    at = dm.StepContext(0, jnp.array([1.0, 0.5]), 1, jax.random.key(1))
+    x, _ = dm.step(sampler, lambda x, sigma: 0.0 * x, x_T, None, at)
+    # for the estimate 0, x_next is noise of sigma_next, half of it kept and half drawn anew
+    assert float(x.std()) == pytest.approx(0.5, rel=0.02)
 
 
 def test_heun_in_flow_time_is_the_trapezoidal_rule_of_the_velocity():
@@ -307,7 +330,8 @@ def test_the_sampler_from_outside_is_heuns_method_where_r_is_1():
         lambda: dm.KDPM2(eta=-0.5),
         lambda: dm.SASolver(predictor_order=1),
         lambda: dm.PredictorCorrector(snr=0.0),
-        lambda: dm.PredictorCorrector(num_corrections=8),
+        lambda: dm.PredictorCorrector(snr=5.0),
+        lambda: dm.PredictorCorrector(num_corrections=2.5),
         lambda: dm.DPMSolverSDE(eta=-1.0),
         lambda: dm.UniPC(predictor_order=4),
         lambda: dm.AdamsBashforth(order=5),

@@ -169,6 +169,11 @@ class VPChain(Chain):
                 f"beta_schedule={self.beta_schedule!r} is none of {', '.join(BETA_SCHEDULES)}."
             )
         _check_range(self)
+        if self.zero_terminal_snr and not self.table[-2] < self.terminal_sigma:
+            raise ValueError(
+                f"terminal_sigma={self.terminal_sigma} must be above the sigma of the timestep "
+                f"before the last, {self.table[-2]:.4g}."
+            )
         if self.given is not None:
             object.__setattr__(self, "given", tuple(map(float, self.given)))
             demand("(0, 1)", given=self.given)

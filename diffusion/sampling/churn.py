@@ -29,5 +29,6 @@ def add_churn(
     within = (sampler.churn_min <= sigma) & (sigma <= sampler.churn_max)
     gamma = jnp.where(within, jnp.minimum(sampler.churn / at.num_steps, jnp.sqrt(2.0) - 1), 0.0)
     # sigma_hat^2 - sigma^2 in factors: rounding cannot make it negative
-    x = at.add_noise(x, sampler.churn_noise * sigma * jnp.sqrt(gamma * (2 + gamma)))
+    # a part of its own: the step may draw noise besides
+    x = at.add_noise(x, sampler.churn_noise * sigma * jnp.sqrt(gamma * (2 + gamma)), part=1)
     return x, sigma * (1 + gamma)

@@ -75,6 +75,7 @@ class DPMSolverSDE2S(BaseSampler):
 
     eta: float = 1.0
     stages = 2
+    num_noises = 2
 
     def __post_init__(self):
         demand("[0, 1]", eta=self.eta)

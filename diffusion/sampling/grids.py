@@ -129,8 +129,8 @@ class FlowTimes:
 
 
 def check_num_steps(num_steps: int) -> None:
-    if num_steps < 1:
-        raise ValueError(f"num_steps={num_steps} must be 1 or more.")
+    if not isinstance(num_steps, int | np.integer) or num_steps < 1:
+        raise ValueError(f"num_steps={num_steps} must be a whole number, 1 or more.")
 
 
 def as_float32(grid: Any, sigmas: np.ndarray, last: float = 0.0) -> Float[Array, "S"]:

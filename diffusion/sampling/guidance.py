@@ -213,7 +213,8 @@ class Clip(Adjusted):
 def clip(denoise: Denoise, bound: float = 1.0) -> Denoise:
     """Keeps every estimate x_0_hat in [-bound, bound], as DDPM does ("static thresholding").
 
-    Samplers take the noise estimate from the clipped one, but for `Euler(keeps_eps=True)`.
+    Samplers take the noise estimate from the clipped one, but for `Euler(keeps_eps=True)`, where
+    this is the outermost function around the denoiser.
 
     Args:
       bound: > 0.

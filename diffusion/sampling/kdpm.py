@@ -18,21 +18,24 @@ class KDPM2(BaseSampler):
     x_mid = x + (sigma_mid - sigma) (x - D) / sigma,  sigma_mid = sqrt(sigma sigma_down)
     x_down = x + (sigma_down - sigma) (x_mid - D_mid) / sigma_mid
 
-    and noise is added up to sigma_next, as in `Euler`. It is DPM-Solver-2. A step that divides
-    sigma by more than 10 and ends above sigma = 1 uses D_mid as the estimate, as `DPMSolver2S`.
+    and noise is added up to sigma_next, as in `Euler`. It is DPM-Solver-2. A very long step, see
+    `StepContext.is_long`, uses D_mid as the estimate, as `DPMSolver2S` does.
 
     Attributes:
       eta: share of the noise that each step draws anew, in [0, 1]; 0 is deterministic.
+      max_ratio: of a step that counts as very long, >= 1; infinite for the published method.
     Source: Karras et al. 2022, arXiv:2206.00364, and Lu et al. 2022, arXiv:2206.00927, Algorithm 1
       with r = 1/2, as k-diffusion's sample_dpm_2 and sample_dpm_2_ancestral.
       nfe = 2 * num_steps - 1.
     """
 
     eta: float = 0.0
+    max_ratio: float = 10.0
     stages = 2
 
     def __post_init__(self):
         demand("[0, 1]", eta=self.eta)
+        demand("[1, inf]", max_ratio=self.max_ratio)
 
     @property
     def order(self) -> int:
@@ -54,8 +57,7 @@ class KDPM2(BaseSampler):
             D_mid = denoise(x_mid, q_mid * sigma)
             # eps_mid - eps = (D - D_mid) / sigma_mid, as a correction of D; on very long steps that
             # rule has a larger error than Euler's, and D_mid itself is the better estimate
-            is_long = (at.q < 0.1) & (at.sigma_next > 1)
-            estimate = D + (D_mid - D) / jnp.where(is_long, 1.0, q_mid)
+            estimate = D + (D_mid - D) / jnp.where(at.is_long(at.q, self.max_ratio), 1.0, q_mid)
             return interpolate(x, estimate, down / sigma, -jnp.expm1(-log_ratio(sigma, down)))
 
         x = jax.lax.cond(at.sigma_next > 0, second_order, lambda: D)

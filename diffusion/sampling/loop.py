@@ -36,11 +36,13 @@ class BaseSampler:
       order: measured order of convergence: of the probability-flow ODE where `is_deterministic`,
         else of the variance of the samples.
       stages: calls of the denoiser in a step; the step to sigma = 0 always takes one.
+      num_noises: independent draws of noise in a step, which `step` takes stacked if given.
       is_adaptive: whether the sampler chooses steps of its own; then it has no `step`.
     """
 
     order: Any  # an int; a class attribute, a field or a property
     stages: Any = 1  # as order
+    num_noises: Any = 1
     is_adaptive: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -90,10 +92,12 @@ class BaseSampler:
         """Goes from noise at sigmas[0] to images.
 
         Raises:
-          ValueError: the grid does not descend, or goes below 0; a key of the wrong type or shape.
+          ValueError: the grid does not descend, or goes below 0; a key of the wrong type or shape;
+            x_T of another type than float32 and float64.
         """
         check_grid(sigmas)
         check_key(key, x_T)
+        check_start(x_T)
         return run_along(self.path(sigmas), self, denoise, x_T, key)
 
 
@@ -135,15 +139,26 @@ def step(
 
     Args:
       memory: what the step before returned; None before the first step.
-      noise: unit noise like x in place of the key's; where a step draws several, stacked on a first
-        axis. None draws it by at.key.
+      noise: unit noise in place of the key's: like x, or (num_noises, *x.shape) if the sampler
+        draws several. None draws it by at.key.
     Raises:
-      ValueError: an adaptive sampler, which has no steps; noise of another shape.
+      ValueError: an adaptive sampler, which has no steps; a step that is not on the grid; noise of
+        another shape, or neither noise nor a key for a sampler that draws some.
     """
     if sampler.is_adaptive:
         raise ValueError(f"{type(sampler).__name__} is adaptive: it has no steps of a grid.")
-    if noise is not None and noise.shape[-x.ndim :] != x.shape:
-        raise ValueError(f"noise has the shape {noise.shape}; it must end in x's, {x.shape}.")
+    several = sampler.num_noises
+    expected = x.shape if several == 1 else (several, *x.shape)
+    if noise is not None and noise.shape != expected:
+        raise ValueError(f"noise has the shape {noise.shape}; {sampler} takes {expected}.")
+    if noise is None and at.key is None and not sampler.is_deterministic:
+        raise ValueError(f"{sampler} draws noise; give it, or a key in at.key.")
+    is_known = not isinstance(at.step, Tracer)
+    if is_known and not 0 <= at.step < min(len(at.sigmas) - 1, at.num_steps):
+        raise ValueError(
+            f"step={at.step} is not one of the {at.num_steps} steps of a grid of "
+            f"{len(at.sigmas)} sigmas."
+        )
     at = StepContext(
         jnp.asarray(at.step, jnp.int32),
         jnp.asarray(at.sigmas),
@@ -243,6 +258,14 @@ def as_pytree(denoise: Denoise) -> Any:
         return jax.tree_util.Partial(leaf) if callable(leaf) else leaf
 
     return jax.tree.map(wrap, denoise)
+
+
+def check_start(x_T: Array) -> None:
+    """Raises a ValueError unless x_T is float32 or float64: others lose what is left of it."""
+    if x_T.dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(
+            f"x_T is of type {x_T.dtype}; sample in float32: the network may compute in another."
+        )
 
 
 def check_grid(sigmas: Float[Array, "S"]) -> None:

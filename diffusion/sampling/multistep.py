@@ -126,6 +126,8 @@ class AdamsBashforth(BaseSampler):
 
     Attributes:
       order: 2, 3 or 4.
+      max_ratio: a step in sigma that is more than this many times as long as the one before it is
+        taken with order 2 at most; > 0, infinite for the published method.
       lowers_last: whether the step to sigma = 0 returns the estimate D itself, as all samplers here
         do; otherwise it is a step like the others, as in k-diffusion's LMS, which differs by up to
         0.02 of the images' scale in ten steps.
@@ -134,11 +136,13 @@ class AdamsBashforth(BaseSampler):
     """
 
     order: int = field(default=4, metadata={"static": True})
+    max_ratio: float = 1.2
     lowers_last: bool = field(default=True, metadata={"static": True})
 
     def __post_init__(self):
         if self.order not in (2, 3, 4):
             raise ValueError(f"order={self.order} of AdamsBashforth is none of 2, 3, 4.")
+        demand("(0, inf]", max_ratio=self.max_ratio)
 
     def init(self, x_T):
         return (jnp.zeros_like(x_T),) * (self.order - 1)  # the latest slopes, newest first
@@ -156,6 +160,8 @@ class AdamsBashforth(BaseSampler):
             available = at.available_order(self.order)
             if not self.lowers_last:
                 available = jnp.minimum(at.step + 1, self.order)
+            is_long = change < self.max_ratio * (at.sigma - at.earlier_sigma(1))  # both below 0
+            available = jnp.where(is_long, jnp.minimum(available, 2), available)
             estimate = jnp.where(available == k, D - correction, estimate)
         return interpolate(x, estimate, at.q, at.p), (slope, *memory)[:-1]
 

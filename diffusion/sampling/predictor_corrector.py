@@ -18,11 +18,13 @@ class PredictorCorrector(BaseSampler):
     predictor: `Euler` with eta = 1, and D itself on the step to sigma = 0
 
     Attributes:
-      snr: signal-to-noise ratio of a Langevin step, > 0.
-      num_corrections: Langevin steps at each sigma, >= 0; no more than 7.
-    Source: Song et al. 2021, arXiv:2011.13456, Algorithms 2 and 4. Deviation: the step size is
+      snr: signal-to-noise ratio of a Langevin step, in (0, 1).
+      num_corrections: Langevin steps at each sigma, >= 0.
+    Source: Song et al. 2021, arXiv:2011.13456, Algorithms 2 and 4. Deviations: the step size is
       2 (snr |z| / |score|)^2 there, with norms over the batch; here |z| / |score| is sigma, its
-      value for images of many pixels, so that no image depends on the others.
+      value for images of many pixels, so that no image depends on the others. Their predictor for
+      VE adds noise of sqrt(sigma^2 - sigma_next^2), as their ReverseDiffusionPredictor; this one is
+      their AncestralSamplingPredictor. All is in units of x_0 + sigma eps, for VP networks too.
       nfe = (num_corrections + 1) num_steps - num_corrections.
     """
 
@@ -31,11 +33,17 @@ class PredictorCorrector(BaseSampler):
     order = 1
 
     def __post_init__(self):
-        demand("(0, inf)", snr=self.snr)
-        demand("[0, 7]", num_corrections=self.num_corrections)
+        demand("(0, 1)", snr=self.snr)
+        demand("[0, inf)", num_corrections=self.num_corrections)
+        if not isinstance(self.num_corrections, int):
+            raise ValueError(f"num_corrections={self.num_corrections} must be a whole number.")
 
     @property
     def stages(self) -> int:
+        return self.num_corrections + 1
+
+    @property
+    def num_noises(self) -> int:
         return self.num_corrections + 1
 
     @property

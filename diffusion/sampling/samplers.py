@@ -68,6 +68,10 @@ class Euler(BaseSampler):
     def is_deterministic(self) -> bool:
         return self.eta == 0 and self.churn == 0
 
+    @property
+    def num_noises(self) -> int:
+        return 2 if self.eta > 0 and self.churn > 0 else 1
+
     def step(self, denoise, x, memory, at):
         x, sigma = add_churn(self, x, at)
         q, p = at.sigma_next / sigma, (sigma - at.sigma_next) / sigma
@@ -137,16 +141,16 @@ class Heun(BaseSampler):
 
     Integrates dx/dsigma = (x - D(x; sigma)) / sigma by the trapezoidal rule, with an Euler step to
     sigma = 0. In flow time t = sigma / (1 + sigma) the rule integrates z = x / (1 + sigma) instead,
-    which is better in few steps. A step that divides sigma by more than `max_ratio` and ends above
-    sigma = 1, as the first one on grids of flows does, is always taken in flow time: in sigma its
-    error is far above Euler's.
+    which is better in few steps. Very long steps, as the first one on grids of flows, are always
+    taken in flow time, see `StepContext.is_long`: in sigma their error is far above Euler's.
 
     Attributes:
       time: "sigma" (EDM) or "flow" (FlowMatchHeun), the variable of the trapezoidal rule.
       churn: S_churn, noise added back over the whole run, >= 0; 0 is the pure ODE.
       churn_min, churn_max: S_tmin and S_tmax, the sigmas between which it is added.
       churn_noise: S_noise, standard deviation of that noise; slightly above 1 counters lost detail.
-      max_ratio: >= 1; infinite for the published method.
+      max_ratio: of a step in sigma that counts as very long, >= 1; infinite for the published
+        method.
     Source: Karras et al. 2022, arXiv:2206.00364, Algorithm 2. nfe = 2 * num_steps - 1.
     """
 
@@ -183,8 +187,7 @@ class Heun(BaseSampler):
                 return in_flow_time
             slope, slope_next = (x - D) / sigma, (x_euler - D_next) / sigma_next
             in_sigma = x + (sigma_next - sigma) * (slope + slope_next) / 2
-            is_long = (q * self.max_ratio < 1) & (sigma_next > 1)
-            return jnp.where(is_long, in_flow_time, in_sigma)
+            return jnp.where(at.is_long(q, self.max_ratio), in_flow_time, in_sigma)
 
         return jax.lax.cond(sigma_next > 0, corrected, lambda: x_euler), memory
 

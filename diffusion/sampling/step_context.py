@@ -104,9 +104,21 @@ class StepContext(NamedTuple):
             return self.given_noise[part] if several else self.given_noise
         return unit_noise(self.key, self.step, x, part)
 
-    def add_noise(self, x: Float[Array, "B ..."], std: Array) -> Float[Array, "B ..."]:
+    def add_noise(
+        self, x: Float[Array, "B ..."], std: Array, part: int = 0
+    ) -> Float[Array, "B ..."]:
         """x plus this step's noise times std; nothing is drawn where std is 0."""
-        return jax.lax.cond(std > 0, lambda: x + std * self.noise(x), lambda: x)
+        return jax.lax.cond(std > 0, lambda: x + std * self.noise(x, part), lambda: x)
+
+    def is_long(self, q: Array, max_ratio: Array | float) -> Array:
+        """Whether a second-order rule in sigma is worse than Euler's on a step to q sigma.
+
+        It divides sigma by more than max_ratio and ends above sigma = 1, where D changes as
+        1 / sigma; or by more than max_ratio^2 from a sigma above 1. EDM's grids have no such step
+        from 4 steps on; those of flows, and grids that are even in sigma, do.
+        """
+        ends_above, starts_above = self.sigma_next > 1, self.sigma > 1
+        return ((q * max_ratio < 1) & ends_above) | ((q * max_ratio**2 < 1) & starts_above)
 
 
 def interpolate(

@@ -61,6 +61,8 @@ class VPTimesteps:
                 "grid Even."
             )
         demand("[0, inf)", offset=self.offset)
+        if self.offset != int(self.offset):
+            raise ValueError(f"offset={self.offset} must be a whole number.")
 
     @property
     def chain(self) -> Chain:

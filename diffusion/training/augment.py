@@ -82,7 +82,13 @@ class NonLeaky:
         image = batch["image"]
         demand_key(key)
         keys = jax.random.split(mappable(key), image.shape[0])
-        images, labels = jax.vmap(lambda key, image: _augmented(key, image, self.rate))(keys, image)
+        augment = jax.vmap(lambda key, image: _augmented(key, image, self.rate))
+        batch_axis = jax.typeof(image).sharding.spec[0]
+        if batch_axis is not None:  # of a mesh with explicit axes
+            sharding = jax.sharding.PartitionSpec(batch_axis)
+            auto: Any = jax.sharding.auto_axes
+            augment = auto(augment, out_sharding=(sharding, sharding))
+        images, labels = augment(keys, image)
         return {**batch, "image": images, "augment_label": labels}
 
 

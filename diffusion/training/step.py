@@ -226,13 +226,14 @@ def make_train_step(
         state = jax.lax.cond(is_finite, advanced, lambda state: state, state)
         weight_norm = global_norm((state.params, state.uncertainty))
         level = jnp.searchsorted(jnp.array(LEVELS, jnp.float32), drawn.sigma)
+        is_of_level = level[:, None] == jnp.arange(len(LEVELS) + 1)[None]  # (B, levels)
         metrics = {
             "loss": loss,
             "grad_norm": grad_norm,
             "weight_norm": weight_norm,
             "skipped": jnp.float32(1) - is_finite,
-            "level_sums": jax.ops.segment_sum(losses, level, len(LEVELS) + 1),
-            "level_counts": jax.ops.segment_sum(jnp.ones_like(losses), level, len(LEVELS) + 1),
+            "level_sums": jnp.where(is_of_level, losses[:, None], jnp.float32(0)).sum(0),
+            "level_counts": is_of_level.sum(0, dtype=jnp.float32),
         }
         return replace(state, step=state.step + 1), metrics
 
