@@ -198,3 +198,12 @@ def test_dequantisation_spreads_a_pixel_evenly_over_its_bin_independently_of_the
     # both were larger together, were the probes the signs of the same draws
     off_centre = np.square((dequantised - 100).sum(1))
     assert largest_correlation([off_centre, bits]) < 5
+
+
+def test_training_pairs_images_and_noise_by_the_coupling():
+    image = jnp.linspace(-1, 1, 32)[:, None, None, None]
+    label = jnp.zeros(32, jnp.int32)
+    ((x_t, sigma, *_),) = recorded_steps(image, label, 1, coupling=dm.MinibatchOT())
+    eps = (x_t - image)[:, 0, 0, 0] / sigma
+    # in one dimension the best pairing keeps the order
+    assert (jnp.diff(eps) > 0).all()
