@@ -18,7 +18,7 @@ from diffusion.sampling import ode, pndm
 from unet_flax import AttentionPool, CrossAttention, EDM2Config, ResBlock, Resize, UNetConfig
 from unet_flax.blocks import ACTIVATIONS
 from unet_flax.classic import Classifier, ConvBlock
-from unet_flax.edm2 import Branch
+from unet_flax.edm2 import Branch, EDM2UNet
 from unet_flax.encoder import runner
 
 KEY = jax.random.key(0)
@@ -181,6 +181,15 @@ def test_every_block_has_a_dropout_key_of_its_own():
     assert len(set(draws)) == 4
 
 
+def test_every_block_of_edm2_has_a_dropout_key_of_its_own():
+    config = EDM2Config(4, 1, 4, (1,), 1, attention_resolutions=(), head_dim=4, dropout=0.5)
+    unet = EDM2UNet(config, rngs=nnx.Rngs(0))
+    call = lambda key: unet(jnp.zeros((1, 4, 4, 1)), jnp.zeros(1), dropout_key=key)  # noqa: E731
+    operations = str(jax.make_jaxpr(call)(KEY))
+    # encoder 1, middle 2, decoder 2
+    assert operations.count("random_fold_in ") == operations.count("random_bits[") == 5
+
+
 def test_attention_to_a_context_starts_as_its_scaled_input():
     x = jax.random.normal(KEY, (1, 4, 4, 8))
     attention = CrossAttention(8, 5, 2, num_groups=2, skip_scale=0.5, rngs=nnx.Rngs(0))
@@ -269,3 +278,12 @@ def test_a_process_reaches_its_largest_sigma_by_the_end_or_is_refused(process, r
     assert process(sigma_max=0.999 * reached).time(0.999 * reached) < 1
     with pytest.raises(ValueError, match="lies beyond t = 1"):
         process(sigma_max=1.001 * reached)
+
+
+def test_flow_times_are_even_before_their_shift():
+    # Esser et al. 2024, equation 23, of times from 1 down to t_min
+    t = np.linspace(1, 0.1, 10)[1:]
+    shifted = 3 * t / (1 + 2 * t)
+    got = dm.FlowTimes(shift=3.0, t_min=0.1)(10)
+    np.testing.assert_allclose(got[1:-1], shifted / (1 - shifted), rtol=1e-6)
+    assert float(got[0]) == pytest.approx(0.99999 / (1 - 0.99999), rel=1e-3)
