@@ -287,3 +287,10 @@ def test_flow_times_are_even_before_their_shift():
     got = dm.FlowTimes(shift=3.0, t_min=0.1)(10)
     np.testing.assert_allclose(got[1:-1], shifted / (1 - shifted), rtol=1e-6)
     assert float(got[0]) == pytest.approx(0.99999 / (1 - 0.99999), rel=1e-3)
+
+
+@pytest.mark.parametrize(("strength", "num_steps"), [(0.29, 29), (0.001, 1), (0.996, 100)])
+def test_the_share_of_the_steps_is_rounded_to_the_nearest_number(strength, num_steps):
+    image = jnp.zeros((1, 2))  # 0.29 * 100 is 28.999999999999996
+    _, rest = dm.begin_from(image, image, dm.Karras()(100), strength)
+    assert len(rest) - 1 == num_steps
