@@ -331,7 +331,6 @@ def test_the_sampler_from_outside_is_heuns_method_where_r_is_1():
         lambda: dm.SASolver(predictor_order=1),
         lambda: dm.PredictorCorrector(snr=0.0),
         lambda: dm.PredictorCorrector(snr=5.0),
-        lambda: dm.PredictorCorrector(num_corrections=2.5),
         lambda: dm.DPMSolverSDE(eta=-1.0),
         lambda: dm.UniPC(predictor_order=4),
         lambda: dm.AdamsBashforth(order=5),
