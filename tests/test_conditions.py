@@ -81,7 +81,7 @@ GOOD = Denoiser(scaled, PARAMS, dm.EDM(0.5), {"a": jnp.ones(2)})
         {"cond": {"b": jnp.zeros(2)}},
         {"cond": {"a": jnp.zeros(2)}},
     ],
-    ids=str,
+    ids=lambda change: next(iter(change)),
 )
 def test_guidance_by_denoisers_that_differ_in_one_thing_is_that_of_separate_calls(change):
     bad = dataclasses.replace(GOOD, **change)
