@@ -29,6 +29,7 @@ def test_arrays_need_no_extra():
 
 def test_what_is_missing_is_one_line_with_its_extra(tmp_path):
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "diffusion_pytorch_model.safetensors").touch()
     uses = {
         "PIL": "import diffusion.data.images",
         "safetensors": f"import unet_flax; unet_flax.load_diffusers({str(tmp_path)!r})",

@@ -141,7 +141,13 @@ class Member:
         return self.value_and_grad(params, args, cond)[0][1]
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+OFTEN = ("ncsnpp", "everything", "edm2", "halves and levels that differ, in one dimension")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in CONFIGS],
+)
 def member(request):
     return Member(CONFIGS[request.param])
 
@@ -184,7 +190,7 @@ def test_bfloat16_agrees_with_float32(member):
     assert jnp.linalg.norm(got - y) / jnp.linalg.norm(y) < 2e-2
 
 
-@pytest.fixture(scope="module", params=["everything", "edm2"])
+@pytest.fixture(scope="module", params=["everything", pytest.param("edm2", marks=pytest.mark.slow)])
 def rich(request):
     return Member(CONFIGS[request.param])
 
@@ -225,7 +231,7 @@ def test_both_graph_modes_of_flax_give_the_same(rich, graph_mode):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * scale)
 
 
-@pytest.mark.parametrize("name", ["ncsnpp", "edm2"])
+@pytest.mark.parametrize("name", ["ncsnpp", pytest.param("edm2", marks=pytest.mark.slow)])
 def test_blocks_computed_again_give_the_same_gradient(name):
     plain, again = (
         Member(dataclasses.replace(CONFIGS[name], remat=remat)) for remat in (False, True)

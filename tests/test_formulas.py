@@ -255,7 +255,7 @@ def test_a_rounded_timestep_is_the_nearest_or_the_one_strictly_below():
 
 def test_sigmoid_betas_are_geodiffs():
     # diffusers, DDPMScheduler: sigmoid(linspace(-6, 6)) (end - start) + start
-    chain = dm.VPChain(num_timesteps=50, kind="sigmoid", beta_start=0.01, beta_end=0.3)
+    chain = dm.VPChain(num_timesteps=50, beta_schedule="sigmoid", beta_start=0.01, beta_end=0.3)
     expected = scipy.special.expit(np.linspace(-6, 6, 50)) * (0.3 - 0.01) + 0.01
     np.testing.assert_allclose(chain.betas, expected, rtol=1e-12)
 

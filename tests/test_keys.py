@@ -132,9 +132,9 @@ BASE = dict(image_size=4, in_channels=1, channels=4, channel_mult=(1,), attentio
 @pytest.mark.parametrize(
     "config",
     [
-        UNetConfig(**BASE, num_groups=2, num_classes=3),
+        pytest.param(UNetConfig(**BASE, num_groups=2, num_classes=3), marks=pytest.mark.slow),
         UNetConfig(**BASE, num_groups=2, num_classes=3, label=OneHot(), noise_features=Fourier()),
-        EDM2Config(**BASE, head_dim=4, num_classes=3),
+        pytest.param(EDM2Config(**BASE, head_dim=4, num_classes=3), marks=pytest.mark.slow),
     ],
 )
 def test_weights_and_outputs_are_the_same_under_x64(config):

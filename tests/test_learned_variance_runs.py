@@ -37,6 +37,7 @@ def iddpm_run(tmp_path_factory):
     return trained(iddpm(), tmp_path_factory.mktemp("iddpm"))
 
 
+@pytest.mark.slow
 def test_it_resumes_bit_for_bit(iddpm_run, tmp_path):
     for goal in (2, 4):
         trained(iddpm(goal), tmp_path)
@@ -103,6 +104,7 @@ def test_bits_per_dimension_use_its_variance(iddpm_run):
     assert jnp.isfinite(learned.total).all() and (learned.steps != small_one.steps).all()
 
 
+@pytest.mark.slow
 def test_no_diffusers_pipeline_has_a_learned_variance_and_the_export_says_so(
     iddpm_run, tmp_path, capsys
 ):

@@ -46,7 +46,14 @@ COUNTS = [
 ]
 
 
-@pytest.mark.parametrize(("config", "count"), COUNTS)
+# tracing a large network takes seconds: one of each kind here, the others with the slow tests
+OFTEN = (35_746_307, 52_546_438, 55_733_891, 56_397_827, 295_904_454, 42_568_040, 280_209_253)
+
+
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [row if row[1] in OFTEN else pytest.param(*row, marks=pytest.mark.slow) for row in COUNTS],
+)
 def test_parameter_count(config, count):
     network = nnx.eval_shape(lambda: unet_flax.make(config, nnx.Rngs(0)))
     parameters = nnx.state(network, nnx.Param)  # constants are no parameters

@@ -48,8 +48,14 @@ def references():
         return x_T, {oracle: gaussian, mixture: fine}
 
 
-@pytest.mark.parametrize("denoise", [oracle, mixture])
-@pytest.mark.parametrize("sampler", DETERMINISTIC, ids=repr)
+@pytest.mark.parametrize(
+    ("sampler", "denoise"),
+    [
+        *((sampler, mixture) for sampler in DETERMINISTIC),
+        *((sampler, oracle) for sampler in ONE_OF_EACH if sampler.is_deterministic),
+    ],
+    ids=repr,
+)
 def test_order_of_convergence(references, sampler, denoise):
     x_T, ends = references
     with jax.enable_x64(True):

@@ -88,7 +88,7 @@ def plain_step(network):
     return dm.make_train_step(network, dm.EDM(), dm.LogNormal(), OPTIMIZER, EMA)
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_accumulated_gradients_are_those_of_the_whole_batch(network, plain_step, state, devices):
     mesh = dm.Mesh(data=devices).make()
     step = dm.make_train_step(

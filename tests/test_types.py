@@ -44,7 +44,12 @@ def embed(request):
     return embed, jax.jit(embed)
 
 
-@pytest.mark.parametrize("dtype", TYPES)
+FEW = (np.uint8, np.int8, np.int64)
+
+
+@pytest.mark.parametrize(
+    "dtype", [t if t in FEW else pytest.param(t, marks=pytest.mark.slow) for t in TYPES]
+)
 def test_a_class_is_the_same_in_every_integer_type(embed, dtype):
     eager, jitted = embed
     expected = jitted(jnp.asarray(LABELS, jnp.int32))

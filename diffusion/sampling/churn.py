@@ -22,13 +22,16 @@ def check_churn(sampler: Any) -> None:
 
 
 def add_churn(
-    sampler: Any, x: Float[Array, "B ..."], at: StepContext
+    sampler: Any, x: Float[Array, "B ..."], at: StepContext, part: int = 0
 ) -> tuple[Float[Array, "B ..."], Float[Array, ""]]:
-    """x with the noise of this step added, and its larger sigma; both as they are if churn is 0."""
+    """x with the noise of this step added, and its larger sigma; both as they are if churn is 0.
+
+    Args:
+      part: which of the step's noises it is.
+    """
     sigma = at.sigma
     within = (sampler.churn_min <= sigma) & (sigma <= sampler.churn_max)
     gamma = jnp.where(within, jnp.minimum(sampler.churn / at.num_steps, jnp.sqrt(2.0) - 1), 0.0)
     # sigma_hat^2 - sigma^2 in factors: rounding cannot make it negative
-    # a part of its own: the step may draw noise besides
-    x = at.add_noise(x, sampler.churn_noise * sigma * jnp.sqrt(gamma * (2 + gamma)), part=1)
+    x = at.add_noise(x, sampler.churn_noise * sigma * jnp.sqrt(gamma * (2 + gamma)), part)
     return x, sigma * (1 + gamma)

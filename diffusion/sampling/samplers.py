@@ -73,7 +73,7 @@ class Euler(BaseSampler):
         return 2 if self.eta > 0 and self.churn > 0 else 1
 
     def step(self, denoise, x, memory, at):
-        x, sigma = add_churn(self, x, at)
+        x, sigma = add_churn(self, x, at, part=1)  # part 0 is drawn after the step
         q, p = at.sigma_next / sigma, (sigma - at.sigma_next) / sigma
         new, old = split_noise(self.eta, q, p)
         D, unclipped = with_unclipped(denoise, x, sigma)
