@@ -54,7 +54,7 @@ def references():
         *((sampler, mixture) for sampler in DETERMINISTIC),
         *((sampler, oracle) for sampler in ONE_OF_EACH if sampler.is_deterministic),
     ],
-    ids=repr,
+    ids=lambda value: getattr(value, "__name__", None) or repr(value),
 )
 def test_order_of_convergence(references, sampler, denoise):
     x_T, ends = references
