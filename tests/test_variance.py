@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sampler_table import ON_GRID
+from sampler_table import ON_GRID, ONE_OF_EACH
 
 import diffusion as dm
 from diffusion.pixels import BIN
