@@ -147,7 +147,7 @@ class SampleRequest:
                 "another sampler."
             )
         if self.spacing is not None:
-            if not isinstance(recipes.grid, dm.VPTimesteps):
+            if not any(item.name == "spacing" for item in dataclasses.fields(recipes.grid)):
                 raise ValueError(
                     f"--spacing {self.spacing}: {type(recipes.grid).__name__} is no grid of "
                     "timesteps of a chain; only runs and folders on VPTimesteps have a spacing."
@@ -186,7 +186,7 @@ def parse(argv: list[str]) -> SampleRequest:
     add(
         "--eta",
         type=float,
-        help="noise drawn anew in each step, by samplers that have eta; 0 is none",
+        help="share of the noise that each step replaces by new noise; 0 is none",
     )
     add("--num-steps", type=int, metavar="N", help="steps of the sampler (the recipe's)")
     add(

@@ -32,6 +32,7 @@ from diffusion.sampling.consistency import ConsistencySampler, ConsistencyTimest
 from diffusion.sampling.deis import DEIS
 from diffusion.sampling.dpm import DPMSolver, DPMSolver2S
 from diffusion.sampling.dpm_sde import DPMSolverSDE, DPMSolverSDE2S
+from diffusion.sampling.euler import Euler
 from diffusion.sampling.gradient import differentiable
 from diffusion.sampling.grids import Even, Exponential, FlowTimes, Karras
 from diffusion.sampling.guidance import (
@@ -49,7 +50,7 @@ from diffusion.sampling.pndm import PNDM
 from diffusion.sampling.predictor_corrector import PredictorCorrector
 from diffusion.sampling.rk45 import RK45
 from diffusion.sampling.sa_solver import SASolver
-from diffusion.sampling.samplers import Ancestral, Euler, Heun
+from diffusion.sampling.samplers import Ancestral, Heun
 from diffusion.sampling.singlestep import DPMSolverSinglestep
 from diffusion.sampling.step_context import StepContext, interpolate
 from diffusion.sampling.vp_timesteps import Respaced, VPTimesteps

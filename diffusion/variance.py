@@ -1,4 +1,4 @@
-"""The variance of DDPM's steps: its two bounds, and its way from the network to the sampler.
+"""The variance of DDPM's steps: its two bounds, and what a step costs in nats.
 
 A step from sigma to sigma_next draws x_next with the variance
 
@@ -15,50 +15,7 @@ equation 15.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion.denoiser import Denoise, Sigma
 from diffusion.pixels import log_bin
-
-
-def with_variance(
-    denoise: Denoise, x_t: Float[Array, "B ..."], sigma: Sigma
-) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."]]:
-    """(x_0_hat, interpolation of the step's log-variance) of a denoiser that learned both.
-
-    Raises:
-      ValueError: the denoiser is a function that gives x_0_hat alone.
-    """
-    method = getattr(denoise, "with_variance", None)
-    if method is None:
-        raise ValueError(
-            "the denoiser has no method with_variance, so it has no learned variance; give "
-            "Ancestral an interpolation, such as 0.0 or 1.0."
-        )
-    return method(x_t, sigma)
-
-
-class Adjusted:
-    """The base of functions from denoise to denoise that change x_0_hat and nothing else.
-
-    A member is a dataclass with the field `denoise`, and states `adjust`.
-    """
-
-    denoise: Denoise
-
-    def adjust(
-        self, x_0_hat: Float[Array, "B ..."], x_t: Float[Array, "B ..."], sigma: Sigma
-    ) -> Float[Array, "B ..."]:
-        """The estimate to use in place of x_0_hat."""
-        raise NotImplementedError
-
-    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
-        return self.adjust(self.denoise(x_t, sigma), x_t, sigma)
-
-    def with_variance(
-        self, x_t: Float[Array, "B ..."], sigma: Sigma
-    ) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."]]:
-        """The same, and the interpolation of `denoise`, see `with_variance`."""
-        x_0_hat, interpolation = with_variance(self.denoise, x_t, sigma)
-        return self.adjust(x_0_hat, x_t, sigma), interpolation
 
 
 def step_nats(

@@ -13,7 +13,7 @@ JAX = "jax jaxtyping numpy"
 ARRAYS = f"{JAX} scipy optax"
 METHOD = (
     "diffusion/keys diffusion/ranges diffusion/sharding diffusion/pixels diffusion/denoiser "
-    "diffusion/variance "
+    "diffusion/adjusted diffusion/variance "
     "diffusion/noise/*"
 )
 TRAINING = "diffusion/training/*"
@@ -88,7 +88,8 @@ ROOMS = {
     "diffusion/sharding": ("jax numpy", ""),
     "diffusion/pixels": (JAX, ""),
     "diffusion/noise/*": (JAX, "diffusion/ranges"),
-    "diffusion/variance": (JAX, "diffusion/denoiser diffusion/pixels"),
+    "diffusion/adjusted": ("jaxtyping", "diffusion/denoiser"),
+    "diffusion/variance": (JAX, "diffusion/pixels"),
     "diffusion/denoiser": (JAX, "diffusion/ranges diffusion/noise/*"),
     "diffusion/sampling/*": (f"{JAX} scipy", METHOD),
     "diffusion/editing/*": (JAX, f"{METHOD} diffusion/sampling/*"),

@@ -142,6 +142,12 @@ def test_a_mask_is_not_white_where_it_is_transparent(tmp_path, mode):
     np.testing.assert_array_equal(images.read_mask(saved(tmp_path / "m.png", mask)), MASK == 1)
 
 
+def test_white_that_is_nearly_transparent_is_no_mask_of_0_and_1(tmp_path):
+    mask = Image.new("LA", (8, 8), (255, 1))
+    with pytest.raises(ValueError, match="largest value is 1 of 255"):
+        images.read_mask(saved(tmp_path / "m.png", mask))
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [

@@ -1,6 +1,7 @@
 """Laws that every sampler obeys, those of the package and one from outside it."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -238,11 +239,14 @@ def test_noise_of_another_shape_and_steps_of_an_adaptive_sampler_are_refused():
         dm.step(dm.RK45(), oracle, X_T, None, at)
 
 
-@pytest.mark.parametrize("sampler", [dm.Euler(), dm.RK45()])
+@pytest.mark.parametrize(
+    "run",
+    [dm.Euler(), dm.RK45(), dm.differentiable(dm.Euler()), partial(dm.trajectory, dm.Euler())],
+)
 @pytest.mark.parametrize("kind", [jnp.bfloat16, jnp.float16])
-def test_a_start_of_another_type_is_refused(sampler, kind):
+def test_a_start_of_another_type_is_refused(run, kind):
     with pytest.raises(ValueError, match="x_T is of type .*; sample in float32"):
-        sampler(oracle, X_T.astype(kind), GRID, jax.random.key(0))
+        run(oracle, X_T.astype(kind), GRID, jax.random.key(0))
 
 
 def test_churn_and_the_noise_of_the_step_are_independent():
@@ -250,7 +254,7 @@ def test_churn_and_the_noise_of_the_step_are_independent():
     sampler = dm.Euler(eta=1.0, churn=100.0)
     at = dm.StepContext(0, jnp.array([1.0, 0.5]), 1, jax.random.key(1))
     x, _ = dm.step(sampler, lambda x, sigma: 0.0 * x, x_T, None, at)
-    # for the estimate 0, x_next is noise of sigma_next, half of it kept and half drawn anew
+    # for the estimate 0, x_next is noise of sigma_next, one part kept and one part new
     assert float(x.std()) == pytest.approx(0.5, rel=0.02)
 
 

@@ -7,8 +7,9 @@ import pytest
 from sampler_table import ON_GRID, ONE_OF_EACH
 
 import diffusion as dm
+from diffusion.adjusted import with_variance
 from diffusion.pixels import BIN
-from diffusion.variance import decoder_nats, step_nats, with_variance
+from diffusion.variance import decoder_nats, step_nats
 
 KEY = jax.random.key(0)
 GRID = dm.VPTimesteps()(20)
@@ -244,3 +245,20 @@ def test_the_bound_takes_the_learned_variance():
             dm.variational_bound(denoise, pixels, grid, KEY, interpolation=None)
     with pytest.raises(ValueError, match="interpolation=2"):
         dm.variational_bound(denoiser(), pixels, grid, KEY, interpolation=2.0)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda denoise: denoise,
+        lambda denoise: dm.in_interval(denoise, denoise, 0.0, 100.0),
+        lambda denoise: dm.classifier_guided(denoise, lambda x, sigma: 0.0 * x.sum(1), 1.0),
+    ],
+)
+def test_the_noise_before_clipping_passes_through_what_is_around_it(wrap):
+    # D = 2 is clipped to 1; from x = 3 at sigma 2 to sigma 1 eps is (3 - 2) / 2, so x_0 + eps = 1.5
+    denoise = wrap(dm.clip(lambda x, sigma: jnp.full_like(x, 2.0)))
+    x, sigmas = jnp.full((2, 3), 3.0), jnp.array([2.0, 1.0])
+    kept = dm.Euler(keeps_eps=True)(denoise, x, sigmas, jax.random.key(0))
+    np.testing.assert_allclose(kept, 1.5, rtol=1e-6)
+    np.testing.assert_allclose(dm.Euler()(denoise, x, sigmas, jax.random.key(0)), 2.0, rtol=1e-6)

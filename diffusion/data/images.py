@@ -75,9 +75,10 @@ def read_mask(path: Path) -> Bool[np.ndarray, "H W"]:
     """
     image = _opened(path)
     grey = _flat(path, image, 1, background=0)[..., 0]
-    if image.mode in DEEP_MODES and np.asarray(image).max() == 1:
-        grey = np.asarray(image)
-    is_white = grey == 1 if grey.max() == 1 else grey >= 128
+    # of the values themselves, whatever is transparent or lies in the lower eight bits
+    raw = np.asarray(image if image.mode in (*DEEP_MODES, "F") else image.convert("L"))
+    holds_0_and_1 = raw.max() == 1 and image.mode != "F"
+    is_white = raw == 1 if holds_0_and_1 else grey >= 128
     if not is_white.any():
         raise ValueError(
             f"{path} is a mask without white: its largest value is {grey.max()} of 255, so nothing "

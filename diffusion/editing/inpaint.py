@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from diffusion.adjusted import Adjusted
 from diffusion.denoiser import Denoise
 from diffusion.pixels import check_image
-from diffusion.variance import Adjusted
 
 
 @jax.tree_util.register_dataclass

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffusion.adjusted import Adjusted
 from diffusion.denoiser import Denoise
 from diffusion.pixels import check_image
 from diffusion.ranges import demand
-from diffusion.variance import Adjusted
 
 
 @jax.tree_util.register_dataclass

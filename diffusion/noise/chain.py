@@ -121,7 +121,22 @@ class VPLinear(Chain):
         return np.linspace(self.beta_start, self.beta_end, self.num_timesteps, dtype=np.float64)
 
 
-BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid")
+def _cosine(T: int, start: float, end: float) -> Float[np.ndarray, "T"]:
+    alpha_bar = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+
+
+def _sigmoid(T: int) -> Float[np.ndarray, "T"]:
+    return 1 / (1 + np.exp(-np.linspace(-6, 6, T)))
+
+
+BETA_SCHEDULES = {
+    "linear": lambda T, start, end: np.linspace(start, end, T),
+    "scaled_linear": lambda T, start, end: np.linspace(start**0.5, end**0.5, T) ** 2,
+    "squaredcos_cap_v2": _cosine,
+    "sigmoid": lambda T, start, end: start + (end - start) * _sigmoid(T),
+}
+"""By diffusers' names: (T, beta_start, beta_end) -> betas, float64."""
 
 
 @dataclass(frozen=True)
@@ -169,11 +184,6 @@ class VPChain(Chain):
                 f"beta_schedule={self.beta_schedule!r} is none of {', '.join(BETA_SCHEDULES)}."
             )
         _check_range(self)
-        if self.zero_terminal_snr and not self.table[-2] < self.terminal_sigma:
-            raise ValueError(
-                f"terminal_sigma={self.terminal_sigma} must be above the sigma of the timestep "
-                f"before the last, {self.table[-2]:.4g}."
-            )
         if self.given is not None:
             object.__setattr__(self, "given", tuple(map(float, self.given)))
             demand("(0, 1)", given=self.given)
@@ -182,20 +192,18 @@ class VPChain(Chain):
                     f"given has {len(self.given)} betas for num_timesteps={self.num_timesteps}; "
                     "give one for each timestep."
                 )
+        if self.zero_terminal_snr and not self.table[-2] < self.terminal_sigma:
+            raise ValueError(
+                f"terminal_sigma={self.terminal_sigma} must be above the sigma of the timestep "
+                f"before the last, {self.table[-2]:.4g}."
+            )
 
     @property
     def betas(self) -> Float[np.ndarray, "T"]:
         if self.given is not None:
             return np.array(self.given, np.float64)
-        start, end, T = self.beta_start, self.beta_end, self.num_timesteps
-        if self.beta_schedule == "scaled_linear":
-            return np.linspace(start**0.5, end**0.5, T, dtype=np.float64) ** 2
-        if self.beta_schedule == "squaredcos_cap_v2":
-            alpha_bar = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
-            return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
-        if self.beta_schedule == "sigmoid":
-            return start + (end - start) / (1 + np.exp(-np.linspace(-6, 6, T)))
-        return np.linspace(start, end, T, dtype=np.float64)
+        make = BETA_SCHEDULES[self.beta_schedule]
+        return make(self.num_timesteps, self.beta_start, self.beta_end)
 
 
 def _check_range(chain: VPLinear | VPChain) -> None:

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
+from diffusion.adjusted import Adjusted
 from diffusion.denoiser import Denoise, Network, Preconditioning, Sigma, per_image
 from diffusion.ranges import demand
-from diffusion.variance import Adjusted
 
 
 @jax.tree_util.register_dataclass

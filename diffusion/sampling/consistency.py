@@ -13,7 +13,7 @@ from diffusion.sampling.loop import BaseSampler
 
 @dataclass(frozen=True)
 class ConsistencySampler(BaseSampler):
-    """x_next = D + sqrt(sigma_next^2 - sigma_min^2) z: every step draws its noise anew.
+    """x_next = D + sqrt(sigma_next^2 - sigma_min^2) z: every step draws new noise.
 
     It samples from consistency models, whose estimate is an image already; from other denoisers it
     draws images that lack detail.

@@ -1,4 +1,4 @@
-"""DPM-Solver++ for the reverse SDE: the steps of `dpm` with noise drawn anew.
+"""DPM-Solver++ for the reverse SDE: the steps of `dpm` with new noise in each step.
 
 x_next = q^(1 + eta) x + (1 - q^(1 + eta)) D' + sigma_next sqrt(1 - q^(2 eta)) z
 
@@ -68,7 +68,7 @@ class DPMSolverSDE2S(BaseSampler):
     Their noises are those of one Brownian motion in sigma, so they are correlated.
 
     Attributes:
-      eta: share of the noise that each part draws anew, in [0, 1]; 0 is `DPMSolver2S`.
+      eta: share of the noise that each part replaces by new noise, in [0, 1]; 0 is `DPMSolver2S`.
     Source: k-diffusion, sample_dpmpp_sde with r = 1/2; Lu et al. 2022, arXiv:2211.01095, Algorithm
       1 and appendix. nfe = 2 * num_steps - 1.
     """

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion.denoiser import Denoise
-from diffusion.sampling.loop import BaseSampler, as_pytree, check_grid
+from diffusion.sampling.loop import BaseSampler, as_pytree, check_call
 from diffusion.sampling.step_context import StepContext
-from diffusion.sampling.unit_noise import Keys, check_key
+from diffusion.sampling.unit_noise import Keys
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,7 @@ class Differentiable:
     def __call__(
         self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
     ) -> Float[Array, "B ..."]:
-        check_grid(sigmas)
-        check_key(key, x_T)
+        check_call(x_T, sigmas, key)
         path = jnp.asarray(self.sampler.path(sigmas))
         return _scan_checkpointed(self.sampler, as_pytree(denoise), x_T, path, key)
 

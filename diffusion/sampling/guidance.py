@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffusion.adjusted import Adjusted, with_unclipped, with_variance
 from diffusion.denoiser import Denoise, Denoiser, Sigma, per_image
 from diffusion.ranges import demand, demand_ascent
-from diffusion.variance import Adjusted, with_variance
 
 
 @jax.tree_util.register_dataclass
@@ -152,6 +152,9 @@ class Interval:
     def with_variance(self, x_t: Array, sigma: Sigma | float) -> tuple[Array, Array]:
         return self._choose(x_t, jnp.asarray(sigma), with_variance)
 
+    def with_unclipped(self, x_t: Array, sigma: Sigma | float) -> tuple[Array, Array]:
+        return self._choose(x_t, jnp.asarray(sigma), with_unclipped)
+
     def _choose(self, x_t: Array, sigma: Array, call: Callable) -> Any:
         inside = (self.sigma_min < sigma) & (sigma <= self.sigma_max)
         guided, plain = (partial(call, d, x_t, sigma) for d in (self.guided, self.plain))
@@ -180,22 +183,6 @@ def in_interval(
     return Interval(guided, plain, sigma_min, sigma_max)
 
 
-def with_unclipped(
-    denoise: Denoise, x_t: Float[Array, "B ..."], sigma: Sigma
-) -> tuple[Float[Array, "B ..."], Float[Array, "B ..."]]:
-    """x_0_hat, and what it was before clipping; the same for a denoiser that does not clip."""
-    method = getattr(denoise, "with_unclipped", None)
-    if method is not None:
-        return method(x_t, sigma)
-    x_0_hat = denoise(x_t, sigma)
-    return x_0_hat, x_0_hat
-
-
-def _with_unclipped(self: Adjusted, x_t: Array, sigma: Sigma) -> tuple[Array, Array]:
-    x_0_hat = self.denoise(x_t, sigma)
-    return self.adjust(x_0_hat, x_t, sigma), x_0_hat
-
-
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Clip(Adjusted):
@@ -203,18 +190,17 @@ class Clip(Adjusted):
 
     denoise: Denoise
     bound: Any
+    clips = True
 
     def adjust(self, x_0_hat, x_t, sigma):
         return jnp.clip(x_0_hat, -self.bound, self.bound)
-
-    with_unclipped = _with_unclipped
 
 
 def clip(denoise: Denoise, bound: float = 1.0) -> Denoise:
     """Keeps every estimate x_0_hat in [-bound, bound], as DDPM does ("static thresholding").
 
-    Samplers take the noise estimate from the clipped one, but for `Euler(keeps_eps=True)`, where
-    this is the outermost function around the denoiser.
+    Samplers take the noise estimate from the clipped one, but for `Euler(keeps_eps=True)`. Clip
+    after guidance: `classifier_free` of clipped denoisers is taken for one that does not clip.
 
     Args:
       bound: > 0.
@@ -232,14 +218,13 @@ class ClipDynamically(Adjusted):
     denoise: Denoise
     share: Any
     max_bound: Any
+    clips = True
 
     def adjust(self, x_0_hat, x_t, sigma):
         flat = jnp.abs(x_0_hat).reshape(x_0_hat.shape[0], -1)
         quantile = jnp.quantile(flat, self.share, axis=1)
         bound = per_image(jnp.clip(quantile, 1.0, self.max_bound), x_0_hat)
         return jnp.clip(x_0_hat, -bound, bound) / bound
-
-    with_unclipped = _with_unclipped
 
 
 def clip_dynamically(

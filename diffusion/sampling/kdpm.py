@@ -22,7 +22,7 @@ class KDPM2(BaseSampler):
     `StepContext.is_long`, uses D_mid as the estimate, as `DPMSolver2S` does.
 
     Attributes:
-      eta: share of the noise that each step draws anew, in [0, 1]; 0 is deterministic.
+      eta: share of the noise that each step replaces by new noise, in [0, 1]; 0 is deterministic.
       max_ratio: of a step that counts as very long, >= 1; infinite for the published method.
     Source: Karras et al. 2022, arXiv:2206.00364, and Lu et al. 2022, arXiv:2206.00927, Algorithm 1
       with r = 1/2, as k-diffusion's sample_dpm_2 and sample_dpm_2_ancestral.

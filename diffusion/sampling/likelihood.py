@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
+from diffusion.adjusted import with_variance
 from diffusion.denoiser import Denoise
 from diffusion.keys import mappable
 from diffusion.pixels import BIN, check_image, from_pixels, log_bin
@@ -20,7 +21,7 @@ from diffusion.ranges import demand, demand_ascent
 from diffusion.sampling.loop import as_pytree, check_grid
 from diffusion.sampling.ode import integrate
 from diffusion.sampling.unit_noise import Keys, check_key, unit_noise
-from diffusion.variance import decoder_nats, step_nats, with_variance
+from diffusion.variance import decoder_nats, step_nats
 
 
 def bits_per_dim(

@@ -92,12 +92,9 @@ class BaseSampler:
         """Goes from noise at sigmas[0] to images.
 
         Raises:
-          ValueError: the grid does not descend, or goes below 0; a key of the wrong type or shape;
-            x_T of another type than float32 and float64.
+          ValueError: see `check_call`.
         """
-        check_grid(sigmas)
-        check_key(key, x_T)
-        check_start(x_T)
+        check_call(x_T, sigmas, key)
         return run_along(self.path(sigmas), self, denoise, x_T, key)
 
 
@@ -211,16 +208,14 @@ def trajectory(
       num_frames: number of x_t to return, the first and the last among them, as evenly spaced over
         the steps as possible; all by default.
     Raises:
-      ValueError: the grid does not descend, or goes below 0; fewer than two frames; an adaptive
-        sampler; a key of the wrong type or shape.
+      ValueError: fewer than two frames; an adaptive sampler; as of a sampler's call.
     """
     if sampler.is_adaptive:
         raise ValueError(
             f"{type(sampler).__name__} is adaptive: each image has steps of its own, so there is "
             "no common trajectory; use another sampler."
         )
-    check_grid(sigmas)
-    check_key(key, x_T)
+    check_call(x_T, sigmas, key)
     if num_frames is not None and num_frames < 2:
         raise ValueError(f"num_frames={num_frames} must be 2 or more: noise and image.")
     path = jnp.asarray(sampler.path(sigmas))
@@ -260,8 +255,15 @@ def as_pytree(denoise: Denoise) -> Any:
     return jax.tree.map(wrap, denoise)
 
 
-def check_start(x_T: Array) -> None:
-    """Raises a ValueError unless x_T is float32 or float64: others lose what is left of it."""
+def check_call(x_T: Array, sigmas: Float[Array, "S"], key: Any) -> None:
+    """Checks the arguments of a sampler.
+
+    Raises:
+      ValueError: the grid does not descend, or goes below 0; a key of the wrong type or shape; x_T
+        is neither float32 nor float64, of which too little would be left at small sigma.
+    """
+    check_grid(sigmas)
+    check_key(key, x_T)
     if x_T.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(
             f"x_T is of type {x_T.dtype}; sample in float32: the network may compute in another."

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from diffusion.ranges import demand
+from diffusion.sampling.euler import Euler
 from diffusion.sampling.loop import BaseSampler
-from diffusion.sampling.step_context import interpolate, split_noise
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,4 @@ class PredictorCorrector(BaseSampler):
             return x_corrected
 
         x = jax.lax.cond(at.sigma_next > 0, corrected, lambda: x)
-        new, old = split_noise(1.0, at.q, at.p)
-        x = interpolate(x, denoise(x, sigma), at.q * old, at.p + at.q * new**2 / (1 + old))
-        return at.add_noise(x, at.sigma_next * new), memory
+        return Euler(eta=1.0).step(denoise, x, memory, at)

@@ -8,9 +8,9 @@ from jaxtyping import Array, Float, Int
 
 from diffusion.denoiser import Denoise
 from diffusion.ranges import demand
-from diffusion.sampling.loop import BaseSampler, as_pytree, check_grid, check_start
+from diffusion.sampling.loop import BaseSampler, as_pytree, check_call, check_grid
 from diffusion.sampling.ode import integrate
-from diffusion.sampling.unit_noise import Keys, check_key
+from diffusion.sampling.unit_noise import Keys
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class RK45(BaseSampler):
     def __call__(
         self, denoise: Denoise, x_T: Float[Array, "B ..."], sigmas: Float[Array, "S"], key: Keys
     ) -> Float[Array, "B ..."]:
-        check_key(key, x_T)
-        check_start(x_T)
+        check_call(x_T, sigmas, key)
         return self.count(denoise, x_T, sigmas)[0]
 
     def count(

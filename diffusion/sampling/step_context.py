@@ -135,12 +135,12 @@ def interpolate(
 
 
 def split_noise(eta: Array | float, q: Array, p: Array) -> tuple[Array, Array]:
-    """The shares of the noise at sigma_next that are drawn anew and kept, in standard deviation.
+    """The new and the kept share of the noise at sigma_next, in standard deviation.
 
     new = eta sqrt(1 - q^2),  kept = sqrt(1 - new^2);  0 and 1 where sigma rises, as in inversion
 
     Args:
-      eta: in [0, 1]; 1 draws as much anew as DDPM's sampler with its small variance.
+      eta: in [0, 1]; 1 draws as much new noise as DDPM's sampler with its small variance.
       q: sigma_next / sigma.
       p: 1 - q, to full precision.
     """

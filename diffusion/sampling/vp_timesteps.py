@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.special
 from jaxtyping import Array, Float, Real
+from scipy.special import betaincinv
 
 from diffusion.noise.chain import Chain
 from diffusion.noise.schedules import Schedule, or_ddpm
@@ -108,6 +108,18 @@ class VPTimesteps:
         return as_float32(self, above, last=table[0])
 
 
+def _karras(first: float, last: float, ramp: np.ndarray) -> np.ndarray:
+    return (first ** (1 / 7) + ramp * (last ** (1 / 7) - first ** (1 / 7))) ** 7
+
+
+SPACINGS = {
+    "karras": _karras,
+    "exponential": lambda first, last, ramp: first * (last / first) ** ramp,
+    "beta": lambda first, last, ramp: last + betaincinv(0.6, 0.6, 1 - ramp) * (first - last),
+}
+"""By name: (first, last, ramp from 0 to 1) -> sigmas."""
+
+
 @dataclass(frozen=True)
 class Respaced:
     """A grid between two sigmas of a chain that is spaced in another way, as diffusers' options.
@@ -132,8 +144,8 @@ class Respaced:
     last: str = "zero"
 
     def __post_init__(self):
-        if self.between not in ("karras", "exponential", "beta"):
-            raise ValueError(f"between={self.between!r} is none of karras, exponential, beta.")
+        if self.between not in SPACINGS:
+            raise ValueError(f"between={self.between!r} is none of {', '.join(SPACINGS)}.")
         _ = self.timesteps  # which refuses what a grid of timesteps cannot have
 
     @property
@@ -148,13 +160,7 @@ class Respaced:
         if not self.is_whole:
             ends = self.timesteps.timesteps(num_steps)[[0, -1]]
         first, last = table[ends]
-        ramp = np.linspace(0, 1, num_steps)
-        if self.between == "karras":
-            sigmas = (first ** (1 / 7) + ramp * (last ** (1 / 7) - first ** (1 / 7))) ** 7
-        elif self.between == "exponential":
-            sigmas = first * (last / first) ** ramp
-        else:
-            sigmas = last + scipy.special.betaincinv(0.6, 0.6, 1 - ramp) * (first - last)
+        sigmas = SPACINGS[self.between](first, last, np.linspace(0, 1, num_steps))
         if self.last == "zero":
             return as_float32(self, sigmas)
         return as_float32(self, sigmas[sigmas > table[0] * (1 + 1e-6)], last=table[0])
