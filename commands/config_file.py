@@ -135,6 +135,10 @@ MAY_CHANGE = (
     "run.tracker",
     "data.path",
     "data.manual_dir",
+    "data.on_error",
+    "data.keeps_pixels",
+    "data.cache_dir",
+    "data.num_workers",
     "mesh.",
     "sampling.",
 )

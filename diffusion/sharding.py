@@ -5,7 +5,6 @@ sharded over `fsdp`, so that each device holds 1 / fsdp of them. One device is a
 code of its own.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,26 +76,30 @@ def shard_batch(mesh: jax.sharding.Mesh, batch: dict[str, np.ndarray]) -> dict[s
     return _put(batch, by_row(mesh))
 
 
-def shard_rows(
-    mesh: jax.sharding.Mesh, batch_size: int, rows: Callable[[slice], dict[str, np.ndarray]]
+def slices(mesh: jax.sharding.Mesh, batch_size: int) -> list[slice]:
+    """The rows of a batch that each device of this host holds, in the order of the devices."""
+    at = by_row(mesh).addressable_devices_indices_map((batch_size,))
+    return [rows[0] for rows in at.values() if rows is not None]  # every device has rows
+
+
+def put_slices(
+    mesh: jax.sharding.Mesh, batch_size: int, parts: list[dict[str, np.ndarray]]
 ) -> dict[str, jax.Array]:
-    """Puts a batch on the devices, sharded along its first axis; each host loads only its own rows.
+    """Puts a batch on the devices, sharded along its first axis.
 
     Args:
-      rows: `rows(slice)` returns those rows of the batch.
+      batch_size: rows of the batch on all hosts.
+      parts: the rows of `slices`.
     """
     sharding = by_row(mesh)
-    parts: dict[str, list[jax.Array]] = {}
-    for device, at in sharding.addressable_devices_indices_map((batch_size,)).items():
-        assert at is not None  # every device of the mesh has rows
-        for name, values in rows(at[0]).items():
-            parts.setdefault(name, []).append(jax.device_put(values, device))
-    return {
-        name: jax.make_array_from_single_device_arrays(
-            (batch_size, *arrays[0].shape[1:]), sharding, arrays
-        )
-        for name, arrays in parts.items()
-    }
+    devices = list(sharding.addressable_devices_indices_map((batch_size,)))
+
+    def joined(name: str) -> jax.Array:
+        shape = (batch_size, *parts[0][name].shape[1:])
+        arrays = [jax.device_put(part[name], on) for part, on in zip(parts, devices, strict=True)]
+        return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
+
+    return {name: joined(name) for name in parts[0]}
 
 
 def by_row(mesh: jax.sharding.Mesh) -> NamedSharding:

@@ -14,7 +14,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import cifar
 
 import train
-from diffusion.data import Cifar10, Digits, FashionMnist, ImageArrays
+from diffusion.data import Cifar10, Cifar100, Digits, FashionMnist, ImageArrays, Pictures
+from diffusion.data.sources import open_source
 from diffusion.pixels import to_pixels
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -99,6 +100,60 @@ def archive(tmp_path, truth, monkeypatch):
     )
     monkeypatch.setattr(cifar.Cifar10, "url_infos", {URL: info})
     return path
+
+
+def test_cifar100_has_its_fine_or_its_coarse_classes(tmp_path, truth, monkeypatch):
+    pixels, fine = truth
+    coarse = fine // 5
+    records = [
+        bytes([two, one]) + image.transpose(2, 0, 1).tobytes()  # the superclass comes first
+        for image, one, two in zip(pixels, fine, coarse, strict=True)
+    ]
+    members = {
+        "train.bin": b"".join(records),
+        "test.bin": records[0],
+        "fine_label_names.txt": "\n".join(f"fine{i}" for i in range(100)).encode() + b"\n",
+        "coarse_label_names.txt": "\n".join(f"coarse{i}" for i in range(20)).encode() + b"\n",
+    }
+    path = tmp_path / "cifar-100-binary.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(f"cifar-100-binary/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    info = tfds.download.checksums.UrlInfo(path.stat().st_size, checksum, path.name)
+    url = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
+    monkeypatch.setattr(cifar.Cifar100, "url_infos", {url: info})
+    for is_coarse, labels in ((False, fine), (True, coarse)):
+        data = Cifar100(
+            path=str(tmp_path / "tfds"), manual_dir=str(tmp_path), labelled=True, coarse=is_coarse
+        )
+        loaded = data.load()
+        np.testing.assert_array_equal(loaded.pixels, pixels)
+        np.testing.assert_array_equal(loaded.labels, labels)
+        assert len(loaded.label_names) == data.num_classes == (20 if is_coarse else 100)
+
+
+def test_a_dataset_that_tfds_has_prepared_is_a_source_of_pictures(
+    archive, tmp_path, truth, monkeypatch
+):
+    Cifar10(path=str(tmp_path / "tfds"), manual_dir=str(archive.parent)).load()
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    fields = dict(image_size=32, cache_dir=str(tmp_path / "cache"), num_workers=0)
+    data = Pictures("tfds:cifar10", labels="label", **fields)
+    assert data.class_names[:2] == ("airplane", "automobile")
+    loaded = data.load()
+    ours = sorted(zip(loaded.labels.tolist(), loaded.pixels.tolist(), strict=True))
+    assert ours == sorted(zip(truth[1].tolist(), truth[0].tolist(), strict=True))  # TFDS shuffles
+    assert len(Pictures("tfds:cifar10:test", **fields).load()) == 3
+    for name, says in {
+        "cifar10:valid": "no split valid; choose from",
+        "mnist": "tfds:mnist is not prepared in",
+        "cifar11": "knows no cifar11",
+    }.items():
+        with pytest.raises((ValueError, OSError), match=says):
+            open_source(f"tfds:{name}")
 
 
 def test_cifar10_is_read_in_the_order_of_the_archive(archive, tmp_path, truth):

@@ -95,7 +95,7 @@ ROOMS = {
     "diffusion/editing/*": (JAX, f"{METHOD} diffusion/sampling/*"),
     "diffusion/training/*": (ARRAYS, METHOD),
     "diffusion/data/*": (
-        f"{JAX} PIL requests sklearn tensorflow_datasets",
+        f"{JAX} PIL requests sklearn tensorflow_datasets datasets grain absl tqdm",
         "diffusion/ranges diffusion/pixels diffusion/optional",
     ),
     "diffusion/run/*": (

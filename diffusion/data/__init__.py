@@ -1,22 +1,25 @@
 """Datasets: each is a configuration whose `load()` returns batches by (seed, step)."""
 
 from diffusion.data.arrays import ImageArrays
-from diffusion.data.cifar10 import Cifar10
+from diffusion.data.cifar import Cifar10, Cifar100
 from diffusion.data.dataset import Dataset, DatasetConfig
 from diffusion.data.digits import Digits
 from diffusion.data.fashion_mnist import FashionMnist
 from diffusion.data.imagenet64 import ImageNet64
+from diffusion.data.pictures import Pictures
 
-AnyDataset = Digits | FashionMnist | Cifar10 | ImageNet64
+AnyDataset = Digits | FashionMnist | Cifar10 | Cifar100 | ImageNet64 | Pictures
 """The datasets that a recipe can use."""
 
 __all__ = [
     "AnyDataset",
     "Cifar10",
+    "Cifar100",
     "Dataset",
     "DatasetConfig",
     "Digits",
     "FashionMnist",
     "ImageArrays",
     "ImageNet64",
+    "Pictures",
 ]

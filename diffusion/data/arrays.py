@@ -1,19 +1,14 @@
 """A dataset in memory. Batch k is a function of (seed, k) alone."""
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import jax
 import numpy as np
 from jaxtyping import Int, Integer, UInt8
 
+from diffusion.data import order
 from diffusion.data.dataset import InMemory, Spec, image_spec
 from diffusion.pixels import from_pixels
-
-
-@lru_cache(maxsize=2)  # a batch spans two epochs at most
-def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(num_images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +72,8 @@ class ImageArrays:
         return len(self.pixels)
 
     def indices(self, seed: int, step: int) -> Int[np.ndarray, "B"]:
-        """Indices of the images of batch `step`: each epoch is a permutation, cut into batches."""
-        positions = step * self.batch_size + np.arange(self.batch_size)
-        epochs, offsets = np.divmod(positions, len(self.pixels))
-        order = {
-            epoch: _permutation(seed, epoch, len(self.pixels))
-            for epoch in np.unique(epochs).tolist()
-        }
-        if len(order) == 1:
-            return order[int(epochs[0])][offsets]
-        return np.array([order[e][o] for e, o in zip(epochs.tolist(), offsets, strict=True)])
+        """Indices of the images of batch `step`."""
+        return order.indices(seed, step, self.batch_size, len(self.pixels))
 
     def batch(self, seed: int, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
         """{"image": float32 (B, H, W, C) in [-1, 1], "label": int32 (B,), ...}.

@@ -38,7 +38,11 @@ class InMemory(NamedTuple):
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Batches are functions of (seed, step): devices, hosts and restarts do not change them."""
+    """Batches are functions of (seed, step): devices, hosts and restarts do not change them.
+
+    A dataset may have `num_workers`: the number of processes in which its batches are prepared,
+    which must be able to receive it. Without it, or at 0, a thread prepares them.
+    """
 
     @property
     def batch_size(self) -> int: ...

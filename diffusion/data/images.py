@@ -1,7 +1,7 @@
 """Reads and writes image files, and arranges images in grids."""
 
 import io
-import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,8 @@ def read(path: Path, channels: int) -> Float[np.ndarray, "H W C"]:
         raise ValueError(
             f"{path}: image files have 1 or 3 channels, but the network has {channels}."
         )
-    return from_pixels(_flat(path, _opened(path), channels, background=255))
+    image = open_image(path.read_bytes(), str(path))
+    return from_pixels(flatten(image, str(path), channels, background=255))
 
 
 def read_mask(path: Path) -> Bool[np.ndarray, "H W"]:
@@ -73,8 +74,8 @@ def read_mask(path: Path) -> Bool[np.ndarray, "H W"]:
       OSError: there is no such file.
       ValueError: the file is not an image or is damaged, or the mask is True nowhere or everywhere.
     """
-    image = _opened(path)
-    grey = _flat(path, image, 1, background=0)[..., 0]
+    image = open_image(path.read_bytes(), str(path))
+    grey = flatten(image, str(path), 1, background=0)[..., 0]
     # of the values themselves, whatever is transparent or lies in the lower eight bits
     raw = np.asarray(image if image.mode in (*DEEP_MODES, "F") else image.convert("L"))
     holds_0_and_1 = raw.max() == 1 and image.mode != "F"
@@ -95,51 +96,76 @@ def read_mask(path: Path) -> Bool[np.ndarray, "H W"]:
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 """Pillow's modes of grey values with 16 bits; "I" has 32, of which files use 16."""
 
-DAMAGES = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises for a file that is damaged, or too large."""
 
+def open_image(content: bytes, name: str) -> Image.Image:
+    """The first frame of an image file, upright and loaded.
 
-def _opened(path: Path) -> Image.Image:
-    """The file's first frame, upright and loaded."""
-    # from memory: given a path, Pillow 13 maps the file and garbles a TIFF image that is turned
-    content = io.BytesIO(path.read_bytes())
+    Args:
+      content: what the file holds.
+      name: what errors call it.
+    Raises:
+      ValueError: it is not an image, is damaged, or has more than 179 million pixels.
+    """
+    if not content:
+        raise ValueError(f"{name} is empty.")
     try:
-        with Image.open(content) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tags that are odd, and of sizes that are allowed
+            # from memory: given a path, Pillow 13 maps the file and garbles a TIFF image that is
+            # turned
+            with Image.open(io.BytesIO(content)) as image:
+                image.load()
+                return ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not an image that can be read.") from error
-    except DAMAGES as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}.") from error
+        raise ValueError(f"{name} is not an image that can be read.") from error
+    except Exception as error:  # Pillow's readers raise errors of every kind for damaged files
+        raise ValueError(f"{name} cannot be read as an image: {error}.") from error
 
 
-def _flat(
-    path: Path, image: Image.Image, channels: int, background: int
+def flatten(
+    image: Image.Image, name: str, channels: int, background: int
 ) -> UInt8[np.ndarray, "H W C"]:
-    """The pixels as grey or RGB, over the background where they are transparent."""
+    """The pixels as grey (1 channel), RGB (3) or RGBA (4).
+
+    Values of 16 bits lose their lower eight (v >> 8), numbers of type float are taken to span
+    [0, 1].
+
+    Args:
+      name: what errors call it.
+      background: grey value 0 .. 255 over which what is transparent is laid, unless channels is 4.
+    Raises:
+      ValueError: values out of range, or colours that are not read.
+    """
+    colours, mode = min(channels, 3), "L" if channels == 1 else "RGB"
     if image.mode in DEEP_MODES or image.mode == "F":
-        grey, alpha = _deep(path, image)
-        pixels = np.repeat(grey[..., None], channels, axis=-1)
+        grey, alpha = _deep(image, name)
+        pixels = np.repeat(grey[..., None], colours, axis=-1)
     elif image.mode == "LAB":  # Pillow would take its values for RGB
-        raise ValueError(f"{path} has the colours of LAB, which are not read; save it as RGB.")
-    else:
+        raise ValueError(f"{name} has the colours of LAB, which are not read; save it as RGB.")
+    elif image.has_transparency_data:
         rgba = image.convert("RGBA")
-        alpha = np.asarray(rgba)[..., 3]
-        pixels = np.asarray(rgba.convert("RGB").convert("L" if channels == 1 else "RGB"))
-        pixels = pixels.reshape(*pixels.shape[:2], channels)
-    opacity = alpha[..., None].astype(int)
+        pixels, alpha = np.asarray(rgba.convert("RGB").convert(mode)), np.asarray(rgba)[..., 3]
+    else:
+        pixels, alpha = np.asarray(image.convert("RGB").convert(mode)), None
+    pixels = pixels.reshape(*pixels.shape[:2], colours)
+    if channels == 4:
+        opaque = np.full(pixels.shape[:2], 255, np.uint8) if alpha is None else alpha
+        return np.concatenate([pixels, opaque[..., None]], axis=-1)
+    if alpha is None:
+        return pixels
+    opacity = alpha[..., None].astype(np.uint16)  # 255 * 255 + 127 fits
     return ((pixels * opacity + background * (255 - opacity) + 127) // 255).astype(np.uint8)
 
 
 def _deep(
-    path: Path, image: Image.Image
+    image: Image.Image, name: str
 ) -> tuple[UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]]:
     """Grey and alpha of values that are no bytes."""
     values = np.asarray(image)
     largest = 1 if image.mode == "F" else 65535
     if not (values >= 0).all() or not (values <= largest).all():
         raise ValueError(
-            f"{path} has values from {values.min()} to {values.max()}, but those of its mode "
+            f"{name} has values from {values.min()} to {values.max()}, but those of its mode "
             f"{image.mode} must lie in 0 .. {largest}; save it with 8 bits a channel."
         )
     invisible = image.info.get("transparency", -1)  # the one value that a PNG file makes invisible

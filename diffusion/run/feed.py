@@ -7,6 +7,7 @@ training steps first + 1 .. last.
 import queue
 import threading
 from collections.abc import Generator
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 
 from diffusion import sharding
+from diffusion.data import workers
 from diffusion.data.dataset import Dataset, InMemory
 from diffusion.run import hardware, hosts
 from diffusion.run.meter import DispatchMetrics
@@ -79,15 +81,17 @@ def prefetch(
             except queue.Full:
                 pass
 
+    slices = sharding.slices(mesh, dataset.batch_size)
+    prepare = partial(_rows, dataset, seed, slices)
+    num_workers = getattr(dataset, "num_workers", 0)  # most datasets need none, and say nothing
+
     def work() -> None:
-        step = first
-        try:
-            while not is_closed.is_set():
-                rows = partial(dataset.batch, seed, step)
-                put(sharding.shard_rows(mesh, dataset.batch_size, rows))
-                step += 1
-        except Exception as error:  # raised again in the training thread
-            put(error)
+        with closing(workers.each_step(prepare, first, num_workers)) as batches:
+            try:
+                while not is_closed.is_set():
+                    put(sharding.put_slices(mesh, dataset.batch_size, next(batches)))
+            except Exception as error:  # raised again in the training thread
+                put(error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -100,6 +104,12 @@ def prefetch(
     finally:
         is_closed.set()
         thread.join()
+
+
+def _rows(
+    dataset: Dataset, seed: int, slices: list[slice], step: int
+) -> list[dict[str, np.ndarray]]:
+    return [dataset.batch(seed, step, rows) for rows in slices]
 
 
 class OnDevice:

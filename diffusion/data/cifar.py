@@ -1,6 +1,6 @@
-"""CIFAR-10 through tensorflow-datasets' own builder, without TensorFlow.
+"""CIFAR-10 and CIFAR-100 through tensorflow-datasets' own builders, without TensorFlow.
 
-The builder downloads the archive (or uses the user's copy), checks its sha256 and writes
+A builder downloads its archive (or uses the user's copy), checks its sha256 and writes
 array_record files, which any program can read by `tfds.data_source`. The images are then decoded
 once, and cached as a uint8 array in the same folder, which later runs load in a fraction of a
 second.
@@ -52,69 +52,115 @@ class Cifar10:
         return 10 if self.labelled else None
 
     def load(self) -> ImageArrays:
-        """The training images, prepared on first use.
-
-        Raises:
-          FileNotFoundError: manual_dir does not hold the archive.
-          ConnectionError: the download failed; the message says where to put the archive.
-          ValueError: the archive is damaged, or the dataset in `path` needs TensorFlow to read.
-        """
-        data_dir = Path(self.path).expanduser()
-        data_dir.mkdir(parents=True, exist_ok=True)  # fails early if it is not writable
-        builder = _builder(data_dir)
-        if not builder.is_prepared():
-            _prepare(builder, self.manual_dir)
-        pixels, labels = _decoded(builder)
-        names = tuple(builder.info.features["label"].names)
-        return ImageArrays(pixels, labels if self.labelled else None, names, self.batch_size)
+        """The training images, prepared on first use; for errors see `_load`."""
+        label = "label" if self.labelled else None
+        return _load("Cifar10", self.path, self.manual_dir, label, self.batch_size)
 
 
-def _builder(data_dir: Path) -> Any:
+@dataclass(frozen=True)
+class Cifar100:
+    """50,000 real 32x32 colour images in a hundred classes (the training split).
+
+    Attributes:
+      batch_size: images in a batch, over all devices.
+      path: folder in which tensorflow-datasets stores prepared datasets.
+      manual_dir: folder that holds cifar-100-binary.tar.gz; None downloads it.
+      labelled: whether batches include the class.
+      coarse: whether the classes are the 20 superclasses.
+    """
+
+    batch_size: int = 128
+    path: str = "~/tensorflow_datasets"
+    manual_dir: str | None = None
+    labelled: bool = False
+    coarse: bool = False
+
+    @property
+    def spec(self) -> Spec:
+        return image_spec((32, 32, 3), labelled=self.labelled)
+
+    @property
+    def num_classes(self) -> int | None:
+        return (20 if self.coarse else 100) if self.labelled else None
+
+    def load(self) -> ImageArrays:
+        """The training images, prepared on first use; for errors see `_load`."""
+        label = ("coarse_label" if self.coarse else "label") if self.labelled else None
+        return _load("Cifar100", self.path, self.manual_dir, label, self.batch_size)
+
+
+def _load(
+    kind: str, path: str, manual_dir: str | None, label: str | None, batch_size: int
+) -> ImageArrays:
+    """The training images of one of the two datasets.
+
+    Args:
+      kind: "Cifar10" or "Cifar100".
+      label: the feature that holds the class, or None.
+    Raises:
+      FileNotFoundError: manual_dir does not hold the archive.
+      ConnectionError: the download failed; the message says where to put the archive.
+      ValueError: the archive is damaged, or the dataset in `path` needs TensorFlow to read.
+    """
+    data_dir = Path(path).expanduser()
+    data_dir.mkdir(parents=True, exist_ok=True)  # fails early if it is not writable
+    builder = _builder(kind, data_dir)
+    if not builder.is_prepared():
+        _prepare(builder, manual_dir)
+    arrays = _decoded(builder)
+    names = tuple(builder.info.features[label or "label"].names)
+    return ImageArrays(arrays["pixels"], arrays[label] if label else None, names, batch_size)
+
+
+def _builder(kind: str, data_dir: Path) -> Any:
     with from_extra("train"):  # imported here because that takes two seconds
         import tensorflow_datasets as tfds
         from PIL import Image
         from tensorflow_datasets.image_classification import cifar
 
-    class WithoutTensorFlow(cifar.Cifar10, skip_registration=True):
+    original: Any = getattr(cifar, kind)
+
+    class WithoutTensorFlow(original, skip_registration=True):  # type: ignore[call-arg]
         """The original builder, but it reads the archive and encodes PNG without TensorFlow.
 
         tensorflow-datasets uses TensorFlow for both (tensorflow/datasets#11058).
         """
 
-        name = "cifar10"
-        url_infos = cifar.Cifar10.url_infos
+        name = kind.lower()
+        url_infos = original.url_infos
 
         def _split_generators(self, dl_manager):
             archive = dl_manager.download(self._cifar_info.url)
             members = self._cifar_info
             with tarfile.open(archive) as tar:
-                names = _read(tar, members.prefix + members.label_files[0]).decode().split("\n")
+                names = [
+                    _read(tar, members.prefix + file).decode().split()
+                    for file in members.label_files
+                ]
                 train = [_read(tar, members.prefix + file) for file in members.train_files]
                 test = [_read(tar, members.prefix + file) for file in members.test_files]
             features: Any = self.info.features
-            features["label"].names = [name for name in names if name]
+            for key, of_key in zip(members.label_keys, names, strict=True):
+                features[key].names = of_key
             return {
                 "train": self._generate_examples("train_", train),
                 "test": self._generate_examples("test_", test),
             }
 
         def _generate_examples(self, split_prefix, filepaths):
-            records = np.frombuffer(b"".join(filepaths), np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+            keys = self._cifar_info.label_keys
+            size = len(keys) + 3 * 32 * 32
+            records = np.frombuffer(b"".join(filepaths), np.uint8).reshape(-1, size)
             for index, record in enumerate(records):
-                pixels = record[1:].reshape(3, 32, 32).transpose(1, 2, 0)
-                yield (
-                    index,
-                    {
-                        "id": f"{split_prefix}{index:05d}",
-                        "image": Image.fromarray(pixels),
-                        "label": int(record[0]),
-                    },
-                )
+                pixels = record[len(keys) :].reshape(3, 32, 32).transpose(1, 2, 0)
+                labels = {key: int(value) for key, value in zip(keys, record, strict=False)}
+                name = f"{split_prefix}{index:05d}"
+                yield index, {"id": name, "image": Image.fromarray(pixels), **labels}
 
     builder: Any = WithoutTensorFlow(data_dir=data_dir, file_format="array_record")
     if builder.is_prepared() and builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise ValueError(
-            f"{builder.data_path} holds CIFAR-10 as {builder.info.file_format.value} files, which "
+            f"{builder.data_path} holds {kind} as {builder.info.file_format.value} files, which "
             "only TensorFlow can read; choose another folder with --data.path."
         )
     return builder
@@ -142,7 +188,7 @@ def _prepare(builder: Any, manual_dir: str | None) -> None:
                 f"get it from {url} (sha256 {expected.checksum})."
             )
     offline = ConnectionError(
-        f"CIFAR-10 is not in {builder.data_path}, and {url} cannot be reached; download "
+        f"{builder.name} is not in {builder.data_path}, and {url} cannot be reached; download "
         f"{expected.filename} (sha256 {expected.checksum}) from that address, put it into a folder "
         "DIR and add --data.manual-dir DIR."
     )
@@ -150,7 +196,7 @@ def _prepare(builder: Any, manual_dir: str | None) -> None:
         raise offline
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    print(f"Preparing CIFAR-10 in {builder.data_path} (once) ...", flush=True)
+    print(f"Preparing {builder.name} in {builder.data_path} (once) ...", flush=True)
     try:
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(
@@ -185,21 +231,22 @@ def _reachable(url: str) -> bool:
     return answered.is_set()
 
 
-def _decoded(builder: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The training split as (N, 32, 32, 3) uint8 and (N,) int32, from the cache if it exists."""
+def _decoded(builder: Any) -> dict[str, np.ndarray]:
+    """The training split: pixels uint8 (N, 32, 32, 3), and labels by key; cached."""
+    keys = builder._cifar_info.label_keys
     cache = Path(builder.data_path) / "train_pixels.npz"
     if cache.exists():
         try:
             with open(cache, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return arrays["pixels"], arrays["labels"]
+                return {name: arrays[name] for name in ("pixels", *keys)}
         except (zipfile.BadZipFile, ValueError, EOFError, KeyError):
-            print(f"{cache} is damaged; writing it again.", file=sys.stderr)
+            print(f"{cache} is damaged or of another version; writing it again.", file=sys.stderr)
     source = builder.as_data_source("train")
     examples = sorted(source, key=lambda example: example["id"])  # the archive's own order
-    pixels = np.stack([example["image"] for example in examples])
-    labels = np.array([example["label"] for example in examples], np.int32)
+    labels = {key: np.array([example[key] for example in examples], np.int32) for key in keys}
+    found = {"pixels": np.stack([example["image"] for example in examples]), **labels}
     partial = cache.with_name(f".{os.getpid()}.{cache.name}")
     with open(partial, "wb") as file:
-        np.savez(file, pixels=pixels, labels=labels)
+        np.savez(file, **found)
     partial.replace(cache)  # atomic
-    return pixels, labels
+    return found

@@ -1,0 +1,188 @@
+"""Reads every picture of a source once, and keeps the fitted pixels in a cache.
+
+So damaged pictures are found before training starts, and each is decoded and resized only once. The
+cache of a source is a folder whose name is a checksum of the source and of how it is fitted:
+
+    pixels.bin      uint8 (N, H, W, C), the pictures that can be read, in the source's order
+    progress.jsonl  a line for each part that is done, from which a killed preparation goes on
+    index.json      written at the end: the number of pictures, and those that cannot be read
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from diffusion.data.fit import Fit
+from diffusion.data.sources import Source
+from diffusion.optional import from_extra
+
+with from_extra("train"):
+    from tqdm import tqdm
+
+PART = 256
+"""Pictures that a process reads at a time."""
+
+IN_PROCESS = 2000
+"""Fewer pictures than this are read without further processes, which take seconds to start."""
+
+IN_MEMORY_BYTES = 2**31
+"""Pixels of at most this size are read into memory; larger ones are read where they lie."""
+
+
+class Rejected(NamedTuple):
+    """A picture that cannot be read, and why."""
+
+    picture: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What can be read of a source.
+
+    Attributes:
+      kept: the pictures that can be read, as indices of the source, ascending.
+      rejected: the others.
+      pixels: the pictures that can be read; None if they were not kept.
+    """
+
+    kept: Int[np.ndarray, "N"]
+    rejected: tuple[Rejected, ...]
+    pixels: UInt8[np.ndarray, "N H W C"] | None
+
+
+def prepare(
+    source: Source, fit: Fit, cache_dir: Path, *, keeps_pixels: bool, num_workers: int
+) -> Prepared:
+    """Reads all pictures, or what was kept of an earlier call.
+
+    Args:
+      cache_dir: folder of all caches.
+      keeps_pixels: whether the pixels are kept too, which takes N * H * W * C bytes.
+      num_workers: processes that read; 0 for none but this one.
+    Raises:
+      OSError: the cache cannot be written, or a process was killed.
+    """
+    described = f"1 {source.fingerprint} {fit} {keeps_pixels}"
+    folder = cache_dir / hashlib.sha256(described.encode()).hexdigest()[:20]
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / ".lock"):
+        if not (folder / "index.json").exists():
+            if len(source.names) < IN_PROCESS:
+                num_workers = 0
+            _write(folder, source, fit, keeps_pixels, num_workers)
+    found = json.loads((folder / "index.json").read_text())
+    rejected = tuple(Rejected(*pair) for pair in found["rejected"])
+    is_kept = np.ones(found["num_pictures"], bool)
+    is_kept[[picture for picture, _ in rejected]] = False
+    kept = np.flatnonzero(is_kept)
+    pixels = None
+    if keeps_pixels and len(kept):
+        shape = (len(kept), fit.height, fit.width, fit.channels)
+        pixels = np.memmap(folder / "pixels.bin", np.uint8, "r", shape=shape)
+        if pixels.nbytes <= IN_MEMORY_BYTES:
+            pixels = np.array(pixels)
+    return Prepared(kept, rejected, pixels)
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Only one process at a time prepares; the others wait, and find it done."""
+    with open(file, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(folder: Path, source: Source, fit: Fit, keeps_pixels: bool, num_workers: int) -> None:
+    total, image_bytes = len(source.names), fit.height * fit.width * fit.channels
+    parts = _finished_parts(folder / "progress.jsonl")
+    done = parts[-1]["done"] if parts else 0
+    rejected = [pair for part in parts for pair in part["rejected"]]
+    with (
+        open(folder / "pixels.bin", "ab") as pixels,
+        open(folder / "progress.jsonl", "w") as progress,
+        tqdm(total=total, initial=done, unit="img", desc="reading", disable=None) as bar,
+    ):
+        progress.writelines(json.dumps(part) + "\n" for part in parts)
+        pixels.truncate((done - len(rejected)) * image_bytes if keeps_pixels else 0)
+        spans = [range(i, min(i + PART, total)) for i in range(done, total, PART)]
+        for span, (block, errors) in zip(
+            spans, _read_spans(source, fit, spans, num_workers), strict=True
+        ):
+            if keeps_pixels:
+                pixels.write(block.tobytes())
+                pixels.flush()
+            rejected += errors
+            progress.write(json.dumps({"done": span.stop, "rejected": errors}) + "\n")
+            progress.flush()
+            bar.update(len(span))
+    partial = folder / ".index.json"
+    partial.write_text(json.dumps({"num_pictures": total, "rejected": rejected}))
+    partial.replace(folder / "index.json")
+
+
+def _finished_parts(file: Path) -> list[dict[str, Any]]:
+    parts = []
+    if file.exists():
+        for line in file.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # the last line of a call that was killed
+                parts.append(json.loads(line))
+    return parts
+
+
+Block = tuple[UInt8[np.ndarray, "n H W C"], list[Rejected]]
+
+
+def _read_spans(
+    source: Source, fit: Fit, spans: Sequence[range], num_workers: int
+) -> Iterator[Block]:
+    if num_workers == 0:
+        yield from (_read(source, fit, span) for span in spans)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of JAX's threads
+    with ProcessPoolExecutor(num_workers, context, _start_worker, (source, fit)) as pool:
+        try:
+            yield from pool.map(_read_in_worker, spans)
+        except BrokenProcessPool:
+            raise ChildProcessError(
+                "a process that reads pictures was killed, perhaps for lack of memory; use "
+                "fewer by data.num_workers, or 0."
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_worker: dict[str, Any] = {}
+"""In a worker process: the source and the fit, sent once."""
+
+
+def _start_worker(source: Source, fit: Fit) -> None:
+    _worker.update(source=source, fit=fit)
+
+
+def _read_in_worker(span: range) -> Block:
+    return _read(_worker["source"], _worker["fit"], span)
+
+
+def _read(source: Source, fit: Fit, span: range) -> Block:
+    images, rejected = [], []
+    for index in span:
+        name = source.names[index]
+        try:
+            images.append(fit(source.read(index), name))
+        except (ValueError, OSError) as error:
+            said = str(error) if isinstance(error, ValueError) else f"{name}: {error.strerror}"
+            rejected.append(Rejected(index, said))
+    shape = (-1, fit.height, fit.width, fit.channels)
+    return np.array(images, np.uint8).reshape(shape), rejected
