@@ -141,7 +141,7 @@ class Member:
         return self.value_and_grad(params, args, cond)[0][1]
 
 
-OFTEN = ("ncsnpp", "everything", "edm2", "halves and levels that differ, in one dimension")
+OFTEN = ("ncsnpp", "everything", "edm2")
 
 
 @pytest.fixture(

@@ -142,10 +142,8 @@ def test_the_recipe_says_what_it_costs(capsys):
 BIG = {name: getattr(presets, name) for name in presets.__all__ if name.startswith("adm_imagenet")}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [n if n.endswith("64") else pytest.param(n, marks=pytest.mark.slow) for n in BIG],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BIG)
 def test_adms_networks_are_sampled_by_every_sampler_in_shape(name):
     config = BIG[name]()
     module = nnx.eval_shape(lambda: unet_flax.make(config, nnx.Rngs(0)))

@@ -175,7 +175,11 @@ def test_the_result_depends_on_the_key_unless_the_sampler_is_deterministic(sampl
     assert difference == 0 if sampler.is_deterministic else difference > 1e-2
 
 
-@pytest.mark.parametrize("sampler", DETERMINISTIC, ids=repr)
+@pytest.mark.parametrize(
+    "sampler",
+    [s if s in ONE_OF_EACH else pytest.param(s, marks=pytest.mark.slow) for s in DETERMINISTIC],
+    ids=repr,
+)
 def test_a_run_may_be_cut_at_any_step_unless_the_sampler_has_memory(sampler):
     grid = dm.Karras()(20)
     whole = sampler(mixture, X_T[:, :2], grid, jax.random.key(0))

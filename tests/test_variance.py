@@ -12,6 +12,7 @@ from diffusion.pixels import BIN
 from diffusion.variance import decoder_nats, step_nats
 
 KEY = jax.random.key(0)
+SLOW = pytest.mark.slow
 GRID = dm.VPTimesteps()(20)
 X_T = GRID[0] * jax.random.normal(jax.random.key(1), (3, 4, 4, 2))
 
@@ -101,7 +102,11 @@ def test_a_denoiser_without_a_variance_is_refused_where_one_is_needed(wrap):
             dm.Ancestral(None)(wrap(denoise), X_T, GRID, KEY)
 
 
-@pytest.mark.parametrize("sampler", ONE_OF_EACH, ids=str)
+@pytest.mark.parametrize(
+    "sampler",
+    [s if s in (dm.Heun(), dm.Ancestral()) else pytest.param(s, marks=SLOW) for s in ONE_OF_EACH],
+    ids=str,
+)
 def test_every_sampler_takes_the_means_half(sampler):
     expected = sampler(denoiser(mean_network), X_T, GRID, KEY)
     np.testing.assert_array_equal(sampler(denoiser(), X_T, GRID, KEY), expected)
