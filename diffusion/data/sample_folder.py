@@ -3,11 +3,11 @@
     png/00000.png ...   the images, and no other file
     grid.png            the first 400 of them
     denoising.gif       their way from noise, if asked for
-    samples.npz         images uint8 (N, H, W, C), also as arr_0, and labels (N,)
+    samples.npz         arr_0, the images, uint8 (N, H, W, C), and labels (N,)
 
 Tools that compare folders of images, such as torch-fidelity and pytorch-fid, take png/; ADM's
-evaluator takes samples.npz, in which it looks for arr_0. Images that are neither grey nor RGB are
-written to samples.npz alone.
+evaluator takes samples.npz, and asks it for arr_0. Images that are neither grey nor RGB are written
+to samples.npz alone.
 """
 
 import shutil
@@ -53,7 +53,7 @@ def save(
     new = folder / ".new"
     shutil.rmtree(new, ignore_errors=True)  # of a call that was killed
     new.mkdir()
-    np.savez(new / "samples.npz", images=pixels, arr_0=pixels, labels=labels)
+    np.savez(new / "samples.npz", arr_0=pixels, labels=labels)
     if images.can_be_png(pixels.shape[1:]):
         (new / "png").mkdir()
         for index, image in enumerate(pixels):
