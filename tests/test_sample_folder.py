@@ -59,10 +59,25 @@ def test_a_call_that_fails_leaves_the_set_before(tmp_path):
         assert len(arrays["arr_0"]) == 3
 
 
+def test_a_set_replaces_one_of_an_earlier_version_whose_images_lay_beside_the_grid(tmp_path):
+    for name in ("samples.npz", "grid.png", "00000.png", "00007.png", "100000.png", "1.png"):
+        (tmp_path / name).touch()
+    save(tmp_path, 2)
+    assert names(tmp_path) == ["1.png", "grid.png", "png", "samples.npz"]
+
+
 def test_files_of_others_are_not_removed(tmp_path):
     (tmp_path / "png").mkdir()
     (tmp_path / "png" / "cat.png").touch()
     with pytest.raises(ValueError, match="holds cat.png, which is no sample"):
+        sample_folder.claim(tmp_path)
+
+
+@pytest.mark.parametrize("beside", [[], ["grid.png"], ["samples.npz"]])
+def test_numbered_images_of_others_are_not_removed(tmp_path, beside):
+    for name in ("00012.png", *beside):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="holds 00012.png, but not samples.npz and grid.png"):
         sample_folder.claim(tmp_path)
 
 
