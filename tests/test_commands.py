@@ -4,8 +4,10 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors
 from PIL import Image
 from runs import (
     SMALL,
@@ -77,10 +79,11 @@ def test_an_average_is_chosen_or_made_afterwards_by_its_width(power_run, tmp_pat
     assert samples(tmp_path)[0].shape == (2, 8, 8, 1)
 
 
-def test_an_average_made_afterwards_of_a_width_that_is_kept_is_that_one(power_run):
+@pytest.mark.parametrize("step", [None, 6])
+def test_an_average_made_afterwards_of_a_width_that_is_kept_is_that_one(power_run, step):
     recipe = config_file.from_json(checkpoint.read_config(power_run))
-    kept = pipeline.read(power_run, ema="0.1")
-    made = pipeline.read(power_run, ema="0.1000")
+    kept = pipeline.read(power_run, step, ema="0.1")
+    made = pipeline.read(power_run, step, ema="0.1000")
     assert "0.1000" not in recipe.ema.names
     for a, b in zip(jax.tree.leaves(kept.params), jax.tree.leaves(made.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -102,6 +105,23 @@ def power_run(tmp_path_factory):
 def test_a_name_that_is_kept_is_that_average_and_no_width(power_run):
     kept = final_state(power_run).ema["0.9"]
     assert_bitwise_equal(pipeline.read(power_run, ema="0.9").params, kept)
+    assert_bitwise_equal(pipeline.read(power_run).params, kept)  # the first
+    with safetensors.safe_open(power_run / "weights.safetensors", "np") as file:
+        assert file.metadata()["average"] == "0.9"
+
+
+@pytest.mark.parametrize(("clips", "expected"), [(False, 7.0), (True, 1.0)])
+def test_guidance_leads_away_from_the_null_class_and_clipping_comes_last(clips, expected):
+    def network(params, x, c_noise, *, label, dropout_key=None):
+        return x * 0 + label[:, None, None, None]
+
+    recipe = train_request.parse(SMALL).recipe
+    sampling = dataclasses.replace(recipe.sampling, guidance=2.0, clip_x_0=clips)
+    recipe = dataclasses.replace(recipe, sampling=sampling, preconditioning=dm.X0(dm.VPLinear()))
+    guided = pipeline.of_weights(recipe, network, {}, recipe.mesh.make(), "a network")
+    x_0_hat = guided.denoiser(jnp.full(2, 3))(jnp.zeros((2, 8, 8, 1)), jnp.float32(1.0))
+    # D_uncond + 2 (D_cond - D_uncond) = -1 + 2 (3 + 1)
+    np.testing.assert_allclose(x_0_hat, np.full((2, 8, 8, 1), expected), rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -40,6 +40,12 @@ def test_every_epoch_shows_each_image_once_in_a_new_order(arrays):
     assert not np.array_equal(first, second)
 
 
+def test_the_orders_of_seeds_and_epochs_are_all_different(arrays):
+    whole = ImageArrays(arrays.pixels, None, (), batch_size=10)  # a step is an epoch
+    orders = {tuple(whole.indices(seed, step)) for seed in range(4) for step in range(4)}
+    assert len(orders) == 16
+
+
 def test_a_batch_may_be_larger_than_the_data(arrays):
     large = ImageArrays(arrays.pixels, None, (), batch_size=25)
     assert np.bincount(large.indices(0, 0)).tolist().count(2) >= 5
@@ -49,6 +55,31 @@ def test_a_batch_may_be_larger_than_the_data(arrays):
 def test_labels_stay_with_their_images(arrays):
     batch = arrays.batch(0, 2)
     np.testing.assert_array_equal(to_pixels(batch["image"]).ravel(), batch["label"])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_labels_of_any_integer_type_are_given_as_int32(arrays, dtype):
+    stored = ImageArrays(arrays.pixels, arrays.labels.astype(dtype), (), batch_size=4)
+    resident = stored.resident()
+    for label in (stored.batch(0, 0)["label"], resident.arrays["label"], stored.spec["label"]):
+        assert label.dtype == np.int32
+    assert resident.num_bytes == 10 * 1 + 10 * 4  # a pixel and a label each
+
+
+@pytest.mark.parametrize(("label", "fits"), [(-1, False), (0, True), (2, True), (3, False)])
+def test_labels_are_indices_of_their_names(label, fits):
+    pixels, labels = np.zeros((2, 1, 1, 1), np.uint8), np.array([label, 1])
+    if fits:
+        ImageArrays(pixels, labels, ("a", "b", "c"), batch_size=1)
+    else:
+        with pytest.raises(ValueError, match="do not fit 3 classes"):
+            ImageArrays(pixels, labels, ("a", "b", "c"), batch_size=1)
+
+
+@pytest.mark.parametrize("rows", [9, 11])
+def test_every_array_has_a_row_for_each_image(arrays, rows):
+    with pytest.raises(ValueError, match=f"caption has {rows} rows for 10 images"):
+        ImageArrays(arrays.pixels, None, (), 4, conditions={"caption": np.zeros((rows, 2))})
 
 
 def test_digits_are_the_1797_real_ones_with_their_whole_range():

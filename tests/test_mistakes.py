@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_written_is_named(run_dir, tmp_path, capsys, mai
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--label", "11"], "class from 0 to 9"),
+        (["--label", "10"], "class from 0 to 9"),
         (["--label", "-1"], "class from 0 to 9"),
         (["--label", "three"], "class from 0 to 9"),
         (["--label", "\u00b2"], "class from 0 to 9"),

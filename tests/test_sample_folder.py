@@ -8,7 +8,7 @@ from diffusion.data import sample_folder
 
 
 def pixels(n, channels=1):
-    return np.full((n, 2, 2, channels), n, np.uint8)
+    return np.full((n, 2, 2, channels), n % 256, np.uint8)
 
 
 def labels(n):
@@ -66,10 +66,17 @@ def test_a_set_replaces_one_of_an_earlier_version_whose_images_lay_beside_the_gr
     assert names(tmp_path) == ["1.png", "grid.png", "png", "samples.npz"]
 
 
-def test_files_of_others_are_not_removed(tmp_path):
+def test_the_grid_shows_the_first_400(tmp_path):
+    save(tmp_path, 401)
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size == (610, 610)  # 20 rows of 2 pixels and a gap, ten times enlarged
+
+
+@pytest.mark.parametrize("name", ["cat.png", "2026-07-31.png", "0001.png", "00001.jpg"])
+def test_files_of_others_are_not_removed(tmp_path, name):
     (tmp_path / "png").mkdir()
-    (tmp_path / "png" / "cat.png").touch()
-    with pytest.raises(ValueError, match="holds cat.png, which is no sample"):
+    (tmp_path / "png" / name).touch()
+    with pytest.raises(ValueError, match=f"holds {name}, which is no sample"):
         sample_folder.claim(tmp_path)
 
 
