@@ -165,13 +165,13 @@ class Terminal(io.StringIO):
 
 def test_a_terminal_shows_the_images_seen_and_the_time_left(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    progress = Progress(num_steps=10, first=4, batch_size=8)
+    progress = Progress(num_steps=10, first=2, batch_size=8)
     progress.advance(1)
-    progress.report(5, {"loss": 0.25, "images_per_second": 4.0})
+    progress.report(3, {"loss": 0.25, "images_per_second": 4.0})
     progress.close()
-    # 5 steps of 8 images are left, at 4 images a second
-    assert " 50%|" in terminal.getvalue()
-    assert "40.0/80.0 img, loss 0.2500, 4 img/s, 0:00:10 left" in terminal.getvalue()
+    # 7 steps of 8 images are left, at 4 images a second
+    assert " 30%|" in terminal.getvalue()
+    assert "24.0/80.0 img, loss 0.2500, 4 img/s, 0:00:14 left" in terminal.getvalue()
 
 
 @pytest.mark.parametrize(
