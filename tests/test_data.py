@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import cifar
 
 import train
-from diffusion.data import Cifar10, Digits, FashionMnist, ImageArrays
+from diffusion.data import Cifar10, Digits, FashionMnist, ImageArrays, ImageNet64
 from diffusion.pixels import to_pixels
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -226,6 +226,34 @@ def test_the_ddpm_recipe_trains_on_the_real_format(archive, tmp_path, capsys):
     )
     assert (tmp_path / "run" / "samples" / "2.png").exists()
     assert "samples/2.png" in capsys.readouterr().out
+
+
+def write_imagenet64(folder, pixels, labels):
+    """ImageNet64's format: ten files of rows of channels, rows, columns, and classes from 1 on."""
+    rows = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
+    for i, (data, classes) in enumerate(zip(np.split(rows, 10), np.split(labels, 10), strict=True)):
+        np.savez(folder / f"train_data_batch_{i + 1}.npz", data=data, labels=classes)
+
+
+def test_imagenet64_is_read_in_the_order_of_its_files_with_classes_from_0_on(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)
+    labels = np.linspace(1, 1000, 20).astype(np.int64)
+    source = ImageNet64(path=str(tmp_path), batch_size=2)
+    write_imagenet64(tmp_path, pixels, labels)
+    loaded = source.load()
+    np.testing.assert_array_equal(loaded.pixels, pixels)
+    np.testing.assert_array_equal(loaded.labels, labels - 1)
+    assert loaded.labels.min() == 0 and loaded.labels.max() == 999 == source.num_classes - 1
+    for wrong in (0, 1001):
+        write_imagenet64(tmp_path, pixels, np.array([*labels[:-1], wrong]))
+        with pytest.raises(ValueError, match="batch_10.npz is damaged: a label lies outside"):
+            source.load()
+    (tmp_path / "train_data_batch_10.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="batch_10.npz is damaged"):
+        source.load()
+    (tmp_path / "train_data_batch_10.npz").unlink()
+    with pytest.raises(FileNotFoundError, match="holds no train_data_batch_10.npz"):
+        source.load()
 
 
 def write_idx(path, array, magic=None):
