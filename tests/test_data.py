@@ -291,9 +291,11 @@ def test_damaged_or_missing_idx_files_are_named(fashion, tmp_path):
         damage()
         with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz is damaged"):
             source.load()
-    write_idx(path, images[:5])
-    with pytest.raises(ValueError, match="do not belong"):
-        source.load()
+    for wrong_images, wrong_labels in ((images[:5], labels), (images, labels + 5)):
+        write_idx(path, wrong_images)
+        write_idx(folder / "train-labels-idx1-ubyte.gz", wrong_labels)
+        with pytest.raises(ValueError, match="do not belong"):
+            source.load()
     path.unlink()
     with pytest.raises(FileNotFoundError, match="apt install dataset-fashion-mnist"):
         source.load()
