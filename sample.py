@@ -1,8 +1,8 @@
 """Draws images from a trained run: `python sample.py runs/digits --label all --num-images 100`.
 
 Instead of a run's folder, a diffusers folder (of a DDPM pipeline or a UNet2DModel) can be given.
-Writes png/00000.png ..., grid.png and samples.npz (images uint8 (N, H, W, C), labels (N,)). Edits
-images with `--init-image`, `--low-res` or `--interpolate`.
+Writes png/00000.png ..., grid.png and samples.npz (arr_0, uint8 images (N, H, W, C), and labels
+(N,)). Edits images with `--init-image`, `--low-res` or `--interpolate`.
 """
 
 import dataclasses

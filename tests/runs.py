@@ -68,4 +68,4 @@ def mistake(main, argv, capsys):
 
 def samples(folder):
     with np.load(folder / "samples.npz", allow_pickle=False) as arrays:
-        return arrays["images"], arrays["labels"]
+        return arrays["arr_0"], arrays["labels"]

@@ -114,6 +114,8 @@ def test_each_stratified_draw_alone_has_the_distribution_and_any_two_any_order()
     rank = sigma.argsort(1).argsort(1)
     orders = np.unique(rank, axis=0, return_counts=True)[1]
     assert len(orders) == 24 and scipy.stats.chisquare(orders).pvalue > 1e-3
+    quarter = np.floor(4 * scipy.stats.norm(-1.2, 1.2).cdf(np.log(sigma)))
+    assert (np.sort(quarter) == np.arange(4)).all()
 
 
 @pytest.fixture(scope="module")

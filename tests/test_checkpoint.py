@@ -93,10 +93,21 @@ def overwrite(folder):
 @pytest.mark.parametrize("item", ["ema", "training"])
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_offered(run_dir, damage, item):
     damage(run_dir / "checkpoints" / "30" / item)
+    (run_dir / "checkpoints" / "10").mkdir()  # an older one is not offered
     with pytest.raises(ValueError, match=r"30 is damaged.*one before it is step 20"):
         checkpoint.restore(run_dir, target())
     gc.collect()  # so that the warning comes in this test
     assert_equal(checkpoint.restore(run_dir, target(), step=20), make_state(20))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "name"),
+    [("float16", (3,), "scale"), ("float32", (4,), "scale"), ("float32", (3,), "bias")],
+)
+def test_the_checksum_of_the_layout_depends_on_types_shapes_and_names(dtype, shape, name):
+    right = fingerprint.layout({"scale": np.zeros(3, np.float32)})
+    assert fingerprint.layout({"scale": jnp.ones(3)}) == right
+    assert fingerprint.layout({name: np.zeros(shape, dtype)}) != right
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "float64", "bool"])

@@ -13,7 +13,7 @@ from test_readme import snippets
 
 import diffusion as dm
 import unet_flax
-from unet_flax import AttentionPool, UNetClassifierConfig, UNetConfig
+from unet_flax import AttentionPool, Middle, UNetClassifierConfig, UNetConfig
 
 UNET = UNetConfig(
     image_size=8,
@@ -48,6 +48,21 @@ def test_permuting_the_batch_permutes_the_logits(classifier):
     np.testing.assert_allclose(permuted, logits[order], rtol=1e-4, atol=1e-4)
     other = compiled(classifier)(X, C_NOISE + 1)
     assert logits.dtype == jnp.float32 and (jnp.abs(other - logits).max(1) > 1e-3).all()
+
+
+def test_centring_maps_images_in_0_to_1_onto_minus_1_to_1():
+    small = dict(image_size=4, in_channels=1, channels=4, channel_mult=(1,), num_res_blocks=1)
+    small |= dict(attention_resolutions=(), num_groups=4, middle=Middle(exists=False))
+
+    def logits(x, **options):  # the drawn weights are equal
+        config = UNetClassifierConfig(
+            UNetConfig(**small, **options), num_classes=3, pool_head_dim=4
+        )
+        module = nnx.eval_shape(lambda: unet_flax.make(config, nnx.Rngs(0)))
+        return compiled(drawn(module))(x, jnp.ones(2))
+
+    x = jnp.asarray(np.random.default_rng(0).random((2, 4, 4, 1)), jnp.float32)
+    np.testing.assert_allclose(logits(x, center_input=True), logits(2 * x - 1), atol=1e-5)
 
 
 def test_every_parameter_has_a_gradient(classifier):

@@ -85,11 +85,45 @@ def test_no_argument_lists_the_recipes(capsys):
 
 
 def test_fields_that_affect_no_weight_can_change_on_resuming():
-    old = configs.load("digits")
-    longer = dataclasses.replace(old, run=dataclasses.replace(old.run, num_steps=1234))
-    other = dataclasses.replace(longer, model=dataclasses.replace(old.model, channels=64))
-    assert config_file.differences(old, longer) == []
-    assert config_file.differences(old, other) == ["model.channels 32 there, 64 here"]
+    options = """--run.num-steps 123 --run.log-every-steps 7 --run.save-every-steps 8
+        --run.sample-every-steps 9 --run.num-samples 4 --run.keep-checkpoints 2
+        --run.keep-every-steps 5 --run.max-skipped-steps 6 --run.steps-per-dispatch 1
+        --run.tracker wandb --mesh.data 1 --sampling.num-steps 3""".split()
+    changed = train_request.parse(["digits", *options]).recipe
+    assert config_file.differences(configs.load("digits"), changed) == []
+
+
+def test_fields_that_affect_the_weights_cannot():
+    options = """--data.batch-size 16 --label-dropout 0.2 --model.channels 64 --noise.mean -1.0
+        --optimizer.b1 0.8 --run.accumulate 2 --run.seed 1""".split()
+    changed = train_request.parse(["digits", *options]).recipe
+    found = config_file.differences(configs.load("digits"), changed)
+    assert [difference.partition(" ")[0] for difference in found] == [
+        *("data.batch-size", "label-dropout", "model.channels", "noise.mean"),
+        *("optimizer.b1", "run.accumulate", "run.seed"),
+    ]
+    assert found[2] == "model.channels 32 there, 64 here"
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [("1,1", (1, 1)), ("5,9", (5, 9)), ("0,3", None), ("3,2", None), ("6,7", None)],
+)
+def test_a_trace_may_begin_at_any_step_of_the_run(words, steps):
+    argv = ["digits", "--run.num-steps", "5", "--profile-steps", words]
+    if steps is None:
+        with pytest.raises(ValueError, match=f"--profile-steps {words}"):
+            train_request.parse(argv)
+    else:
+        assert train_request.parse(argv).profile_steps == steps
+
+
+def test_none_is_no_text_and_an_underscore_stays_in_a_value():
+    argv = ["cifar10_ddpm", "--run.tracker", "none", "--data.manual_dir=a_b"]
+    recipe = train_request.parse(argv).recipe
+    assert recipe.run.tracker is None and recipe.data.manual_dir == "a_b"
+    argv = ["cifar10_ddpm", "--data.manual-dir", "none"]
+    assert train_request.parse(argv).recipe.data.manual_dir is None
 
 
 def test_a_config_with_an_unknown_field_is_refused():

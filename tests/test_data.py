@@ -14,7 +14,15 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import cifar
 
 import train
-from diffusion.data import Cifar10, Cifar100, Digits, FashionMnist, ImageArrays, Pictures
+from diffusion.data import (
+    Cifar10,
+    Cifar100,
+    Digits,
+    FashionMnist,
+    ImageArrays,
+    ImageNet64,
+    Pictures,
+)
 from diffusion.data.sources import open_source
 from diffusion.pixels import to_pixels
 
@@ -41,6 +49,12 @@ def test_every_epoch_shows_each_image_once_in_a_new_order(arrays):
     assert not np.array_equal(first, second)
 
 
+def test_the_orders_of_seeds_and_epochs_are_all_different(arrays):
+    whole = ImageArrays(arrays.pixels, None, (), batch_size=10)  # a step is an epoch
+    orders = {tuple(whole.indices(seed, step)) for seed in range(4) for step in range(4)}
+    assert len(orders) == 16
+
+
 def test_a_batch_may_be_larger_than_the_data(arrays):
     large = ImageArrays(arrays.pixels, None, (), batch_size=25)
     assert np.bincount(large.indices(0, 0)).tolist().count(2) >= 5
@@ -50,6 +64,31 @@ def test_a_batch_may_be_larger_than_the_data(arrays):
 def test_labels_stay_with_their_images(arrays):
     batch = arrays.batch(0, 2)
     np.testing.assert_array_equal(to_pixels(batch["image"]).ravel(), batch["label"])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_labels_of_any_integer_type_are_given_as_int32(arrays, dtype):
+    stored = ImageArrays(arrays.pixels, arrays.labels.astype(dtype), (), batch_size=4)
+    resident = stored.resident()
+    for label in (stored.batch(0, 0)["label"], resident.arrays["label"], stored.spec["label"]):
+        assert label.dtype == np.int32
+    assert resident.num_bytes == 10 * 1 + 10 * 4  # a pixel and a label each
+
+
+@pytest.mark.parametrize(("label", "fits"), [(-1, False), (0, True), (2, True), (3, False)])
+def test_labels_are_indices_of_their_names(label, fits):
+    pixels, labels = np.zeros((2, 1, 1, 1), np.uint8), np.array([label, 1])
+    if fits:
+        ImageArrays(pixels, labels, ("a", "b", "c"), batch_size=1)
+    else:
+        with pytest.raises(ValueError, match="do not fit 3 classes"):
+            ImageArrays(pixels, labels, ("a", "b", "c"), batch_size=1)
+
+
+@pytest.mark.parametrize("rows", [9, 11])
+def test_every_array_has_a_row_for_each_image(arrays, rows):
+    with pytest.raises(ValueError, match=f"caption has {rows} rows for 10 images"):
+        ImageArrays(arrays.pixels, None, (), 4, conditions={"caption": np.zeros((rows, 2))})
 
 
 def test_digits_are_the_1797_real_ones_with_their_whole_range():
@@ -252,6 +291,34 @@ def test_the_ddpm_recipe_trains_on_the_real_format(archive, tmp_path, capsys):
     assert "samples/2.png" in capsys.readouterr().out
 
 
+def write_imagenet64(folder, pixels, labels):
+    """ImageNet64's format: ten files of rows of channels, rows, columns, and classes from 1 on."""
+    rows = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
+    for i, (data, classes) in enumerate(zip(np.split(rows, 10), np.split(labels, 10), strict=True)):
+        np.savez(folder / f"train_data_batch_{i + 1}.npz", data=data, labels=classes)
+
+
+def test_imagenet64_is_read_in_the_order_of_its_files_with_classes_from_0_on(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)
+    labels = np.linspace(1, 1000, 20).astype(np.int64)
+    source = ImageNet64(path=str(tmp_path), batch_size=2)
+    write_imagenet64(tmp_path, pixels, labels)
+    loaded = source.load()
+    np.testing.assert_array_equal(loaded.pixels, pixels)
+    np.testing.assert_array_equal(loaded.labels, labels - 1)
+    assert loaded.labels.min() == 0 and loaded.labels.max() == 999 == source.num_classes - 1
+    for wrong in (0, 1001):
+        write_imagenet64(tmp_path, pixels, np.array([*labels[:-1], wrong]))
+        with pytest.raises(ValueError, match="batch_10.npz is damaged: a label lies outside"):
+            source.load()
+    (tmp_path / "train_data_batch_10.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="batch_10.npz is damaged"):
+        source.load()
+    (tmp_path / "train_data_batch_10.npz").unlink()
+    with pytest.raises(FileNotFoundError, match="holds no train_data_batch_10.npz"):
+        source.load()
+
+
 def write_idx(path, array, magic=None):
     header = magic or bytes([0, 0, 8, array.ndim])
     sizes = np.array(array.shape, ">u4").tobytes()
@@ -287,9 +354,11 @@ def test_damaged_or_missing_idx_files_are_named(fashion, tmp_path):
         damage()
         with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz is damaged"):
             source.load()
-    write_idx(path, images[:5])
-    with pytest.raises(ValueError, match="do not belong"):
-        source.load()
+    for wrong_images, wrong_labels in ((images[:5], labels), (images, labels + 5)):
+        write_idx(path, wrong_images)
+        write_idx(folder / "train-labels-idx1-ubyte.gz", wrong_labels)
+        with pytest.raises(ValueError, match="do not belong"):
+            source.load()
     path.unlink()
     with pytest.raises(FileNotFoundError, match="apt install dataset-fashion-mnist"):
         source.load()

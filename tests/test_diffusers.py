@@ -442,9 +442,9 @@ def test_a_pipeline_is_sampled_in_place_of_a_run(tmp_path):
     sample.main([str(FOLDERS / "pipeline"), *options, str(tmp_path / "a")])
     sample.main([str(FOLDERS / "ddpm"), *options, str(tmp_path / "b")])
     with np.load(tmp_path / "a" / "samples.npz") as a, np.load(tmp_path / "b" / "samples.npz") as b:
-        assert a["images"].shape == (3, 16, 16, 2)
+        assert a["arr_0"].shape == (3, 16, 16, 2)
         assert [path.name for path in (tmp_path / "a").iterdir()] == ["samples.npz"]  # no RGB
-        np.testing.assert_array_equal(a["images"], b["images"])
+        np.testing.assert_array_equal(a["arr_0"], b["arr_0"])
 
 
 def test_a_pipelines_prediction_type_is_its_preconditioning(tmp_path):

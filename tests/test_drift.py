@@ -53,3 +53,9 @@ def test_a_step_keeps_the_digits_of_the_noise_that_is_left():
     at = dm.StepContext(jnp.int32(0), jnp.array([1e4, 1e-3]), jnp.int32(1), jax.random.key(0))
     x, D = jnp.full((2, 3), 1.2345e4), jnp.zeros((2, 3))
     np.testing.assert_allclose(dm.interpolate(x, D, at.q, at.p), 1.2345e-3, rtol=1e-6)
+
+
+def test_a_short_step_keeps_the_digits_of_what_it_adds():
+    # float32 has 1 - q = 9.5e-7 where p is 1e-6
+    x, D, p = jnp.ones((2, 3)), jnp.full((2, 3), 1e6), jnp.float32(1e-6)
+    np.testing.assert_allclose(dm.interpolate(x, D, 1 - p, p), 1 + 1 - 1e-6, rtol=1e-6)

@@ -11,6 +11,7 @@ import diffusion as dm
 import sample
 from commands import pipeline, sample_request
 from configs.recipe import Sampling
+from diffusion.data import images
 from diffusion.pixels import from_pixels, to_pixels
 
 
@@ -27,6 +28,8 @@ def files(tmp_path_factory):
         folder / "low.png"
     )
     Image.fromarray(np.zeros((5, 8), np.uint8)).save(folder / "flat.png")
+    Image.fromarray(np.zeros((8, 5), np.uint8)).save(folder / "narrow.png")
+    Image.fromarray(np.zeros((4, 8), np.uint8)).save(folder / "wide.png")
     Image.fromarray(np.full((8, 8), 127, np.uint8)).save(folder / "grey.png")
     (folder / "text.png").write_text("no image")
     return folder, pixels
@@ -114,15 +117,27 @@ def test_the_way_between_two_seeds_begins_and_ends_at_theirs(run_dir, files, tmp
     way, _ = edited(run_dir, tmp_path, "--interpolate", "3", "4", "--label", "5")
     ends = [edited(run_dir, tmp_path, "--seed", s, "--label", "5")[0][0] for s in (3, 4)]
     np.testing.assert_array_equal(way[[0, 2]], ends)
-    edited(run_dir, tmp_path, "--interpolate", "3", files[0] / "image.png")
+
+
+def test_the_way_from_a_seed_to_an_image_ends_at_the_image(run_dir, files, tmp_path):
+    folder, pixels = files
+    ends = ["3", folder / "image.png"]
+    way, _ = edited(run_dir, tmp_path, "--interpolate", *ends, "--num-steps", "40")
+    assert np.sqrt(np.square(from_pixels(way[2, ..., 0]) - from_pixels(pixels)).mean()) < 0.1
 
 
 def test_a_gif_shows_the_way_from_noise_to_the_images(run_dir, tmp_path):
     drawn, _ = edited(run_dir, tmp_path, "--gif", "--num-steps", "6")
     with Image.open(tmp_path / "denoising.gif") as gif:
         assert gif.n_frames in (6, 7)  # six steps and the start; Pillow joins equal neighbours
+        start = np.asarray(gif.convert("L"))
         gif.seek(gif.n_frames - 1)
         last = np.asarray(gif.convert("L"))
+    # x_T / sqrt(1 + sigma^2) is nearly unit noise, and its pixels are those of the grid enlarged
+    eps, _ = pipeline.noise_and_keys(jax.random.key(0), jnp.arange(3), drawn.shape[1:])
+    noise = images.grid(to_pixels(np.asarray(eps)))[..., 0]
+    zoom = len(start) // len(noise)
+    np.testing.assert_allclose(start[zoom // 2 :: zoom, zoom // 2 :: zoom], noise, atol=2)
     with Image.open(tmp_path / "grid.png") as grid:
         np.testing.assert_allclose(last, np.asarray(grid.convert("L")), atol=2)
 
@@ -135,6 +150,7 @@ def test_a_gif_shows_the_way_from_noise_to_the_images(run_dir, tmp_path):
         (["--init-image", "{}/image.png", "--strength", "0"], "strength=0.0 is outside (0, 1]"),
         (["--init-image", "{}/image.png", "--strength", "nan"], "strength=nan is outside"),
         (["--init-image", "{}/flat.png"], "flat.png is 8 x 5 pixels"),
+        (["--init-image", "{}/narrow.png"], "narrow.png is 5 x 8 pixels"),
         (["--init-image", "{}/text.png"], "text.png is not an image"),
         (["--init-image", "{}/none.png"], "none.png: No such file"),
         (["--init-image", "{}/image.png", "--mask", "{}/low.png"], "the mask is (4, 4)"),
@@ -147,6 +163,7 @@ def test_a_gif_shows_the_way_from_noise_to_the_images(run_dir, tmp_path):
         (["--init-image", "{}/image.png", "--invert", "--sampler", "ddpm"], "draws no noise"),
         (["--init-image", "{}/image.png", "--low-res", "{}/low.png"], "exclude each other"),
         (["--low-res", "{}/flat.png"], "flat.png is 8 x 5"),
+        (["--low-res", "{}/wide.png"], "wide.png is 8 x 4"),
         (["--interpolate", "1", "{}/none.png"], "none.png: No such file"),
         (
             ["--interpolate", "1", "4294967296"],

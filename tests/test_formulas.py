@@ -48,6 +48,17 @@ def test_pseudo_multisteps_weights_are_exact_for_polynomials():
             assert sum(terms) == Fraction(1, power + 1)
 
 
+def test_runge_kuttas_step_has_simpsons_rule_where_eps_depends_on_sigma_alone():
+    chain = dm.VPLinear()
+    first, middle, last = (chain.table[timestep] for timestep in (800, 700, 600))
+    sigmas = jnp.array([first, last, 0.0], jnp.float32)
+    at = dm.StepContext(jnp.int32(0), sigmas, jnp.int32(2), KEY)
+    sampler, x = pndm.PNDMFromRungeKutta(chain), jnp.ones((1, 2))
+    got, _ = sampler.step(lambda x, sigma: x - sigma / (1 + sigma), x, sampler.init(x), at)
+    mean = (1 / (1 + first) + 4 / (1 + middle) + 1 / (1 + last)) / 6
+    np.testing.assert_allclose(got, np.full((1, 2), 1 + (last - first) * mean), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     "sampler",
     [dm.Euler(eta=1.0), dm.Ancestral(0.0), dm.KDPM2(eta=1.0), dm.DPMSolverSDE(), dm.SASolver()]

@@ -189,6 +189,13 @@ def test_hosts_of_different_speed_stop_at_the_same_step(tmp_path):
     assert one == other  # if they exchanged at different steps, they would hang
 
 
+def test_a_single_host_stops_at_the_first_step_after_a_signal():
+    stop = hosts.StopAgreement(0)
+    assert not stop.reached(1, lambda: None, metrics=())  # the next exchange is at step 3
+    assert not stop.reached(2, lambda: None, metrics=())
+    assert stop.reached(2, lambda: signal.SIGTERM, metrics=())
+
+
 def test_sigterm_ends_a_host_before_it_trains(tmp_path):
     processes = begun(JOIN, tmp_path)
     for process in processes:

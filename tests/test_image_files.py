@@ -108,6 +108,14 @@ def test_what_is_transparent_is_white(tmp_path):
     np.testing.assert_array_equal(got, [[[200, 0, 0], [255, 255, 255], [233, 153, 153]]])
 
 
+def test_every_opacity_is_rounded_to_the_nearest_value(tmp_path):
+    grey, alpha = np.meshgrid(np.arange(256), np.arange(256))
+    rgba = np.stack([grey, grey, grey, alpha], -1).astype(np.uint8)
+    over_white = grey * (alpha / 255) + 255 * (1 - alpha / 255)  # never halfway: 255 is odd
+    got = pixels(saved(tmp_path / "a.png", rgba), 1)[..., 0]
+    np.testing.assert_array_equal(got, np.round(over_white))
+
+
 @pytest.mark.parametrize(
     "array", [RAMP, RAMP.astype(np.uint16) * 256, Image.fromarray(RAMP).convert("P")]
 )

@@ -1,7 +1,8 @@
 """Laws between [-1, 1] and uint8."""
 
 import numpy as np
-from PIL import Image
+import pytest
+from PIL import Image, ImageSequence
 
 from diffusion.data import images
 from diffusion.pixels import from_pixels, to_pixels
@@ -28,6 +29,21 @@ def test_a_grid_reads_left_to_right_then_down():
     assert canvas.shape == (5, 7, 1)
     np.testing.assert_array_equal(canvas[1::2, 1::2, 0], [[0, 1, 2], [3, 4, 5]])
     assert (canvas[::2] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "zoom"), [((8, 8), 80), ((9, 30), 21), ((30, 9), 21), ((640, 2), 1), ((641, 2), 1)]
+)
+def test_the_longer_side_is_enlarged_to_at_most_640_pixels(shape, zoom):
+    assert images.zoom_for(np.zeros((*shape, 1), np.uint8)) == zoom
+
+
+def test_an_animation_lasts_its_seconds_and_its_last_frame_as_long_again(tmp_path):
+    frames = [np.full((4, 4, 1), value, np.uint8) for value in (0, 100, 200)]
+    images.save_gif(tmp_path / "a.gif", frames, seconds=0.6)
+    with Image.open(tmp_path / "a.gif") as gif:
+        shown = [frame.info["duration"] for frame in ImageSequence.Iterator(gif)]
+    assert shown == [200, 200, 600]
 
 
 def test_png_holds_the_pixels_grey_and_colour(tmp_path):

@@ -22,7 +22,7 @@ from runs import (
 
 import train
 from commands import build, cli, train_request
-from diffusion.run import checkpoint, lock
+from diffusion.run import checkpoint, lock, signals
 
 
 def test_a_killed_run_resumes_bit_for_bit(tmp_path):
@@ -138,6 +138,29 @@ def test_a_second_interrupt_ends_the_program_even_in_a_long_c_call(tmp_path):
         time.sleep(0.2)
     _, error = process.communicate(timeout=20)
     assert process.returncode == 130 and "stopped; checkpoints are kept" in error
+
+
+def test_what_handled_signals_before_handles_them_afterwards():
+    def handlers():
+        return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    before = handlers()
+    with signals.stop_requests():
+        assert all(now != then for now, then in zip(handlers(), before, strict=True))
+    assert handlers() == before
+
+
+def test_the_first_signal_decides_and_an_interrupt_after_another_signal_does_not_exit(capfd):
+    with signals.stop_requests() as stop_request:
+        assert stop_request() is None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+            deadline = time.monotonic() + 10
+            while stop_request() is None and time.monotonic() < deadline:
+                time.sleep(0.001)
+        while "saving a checkpoint" not in capfd.readouterr().err:
+            assert time.monotonic() < deadline
+        assert stop_request() == signal.SIGTERM
 
 
 def test_a_device_without_enough_memory_is_one_line(capsys):

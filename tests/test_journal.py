@@ -2,11 +2,13 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from diffusion.run.journal import Files, Journal
+from diffusion.run.profile import Profile
 from diffusion.run.tensorboard import TensorBoard
 
 
@@ -67,6 +69,15 @@ def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path):
     assert sum(logged, []) == [(10, "loss", 10.0), (20, "loss", 20.0)]
     starts = [event.step for event in events(second) if event.HasField("session_log")]
     assert starts == [11]  # TensorBoard hides earlier values of this step and later ones
+
+
+def test_a_trace_holds_the_chosen_steps_alone(tmp_path):
+    profile = Profile(tmp_path, (3, 3))
+    written = []
+    for step in range(5):
+        profile.before(step, step + 1, jnp.zeros(1))
+        written.append(any(tmp_path.rglob("*.xplane.pb")))
+    assert written == [False, False, False, True, True]  # when the third has ended
 
 
 def test_a_grid_of_samples_is_a_complete_file_and_an_image_in_tensorboard(tmp_path):

@@ -173,6 +173,7 @@ def test_a_network_that_does_not_fit_the_variance_is_refused_by_name():
     [
         (lambda: dm.LearnedVariance(dm.VPCosine()), "num_timesteps=None, but VPCosine"),
         (lambda: dm.LearnedVariance(CHAIN, 20), "num_timesteps=20, but the chain has 10"),
+        (lambda: dm.LearnedVariance(CHAIN, 5), "num_timesteps=5, but the chain has 10"),
         (lambda: dm.LearnedVariance(weight=-1.0), "weight=-1.0"),
         (lambda: dm.LearnedVariance(num_timesteps=1), "num_timesteps=1"),
     ],

@@ -1,13 +1,19 @@
 """Laws of the measurements during training."""
 
+import io
+import re
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from diffusion.run.hardware import fits_on_device, peak_flops
+from diffusion.run.hardware import fits_on_device, memory_gib, peak_flops
 from diffusion.run.meter import Meter
+from diffusion.run.progress import Progress
 
 NAN = float("nan")
 
@@ -42,6 +48,17 @@ def test_steps_of_one_dispatch_count_each():
     unused = measured(NAN)  # a dispatch that took fewer steps than it has rows
     meter.add([(stacked(measured(1.0), measured(3.0), unused), 2), *single(measured(5.0))])
     assert meter.read()["loss"] == 3.0
+
+
+def test_the_speed_is_the_images_of_all_steps_over_the_time_since_the_last_reading():
+    start = time.perf_counter()
+    meter = Meter(batch_size=1000)
+    several = [(stacked(*[measured(1.0)] * 2), 2), *single(*[measured(1.0)] * 48)]
+    for steps, dispatches in ((50, several), (1, single(measured(1.0)))):
+        meter.add(dispatches)
+        time.sleep(0.02)
+        speed = meter.read()["images_per_second"]
+        assert 1000 * steps / (time.perf_counter() - start) < speed < 1000 * steps / 0.02
 
 
 def test_the_loss_by_noise_level_is_a_mean_over_images():
@@ -128,11 +145,33 @@ def test_the_peak_is_looked_up_by_the_devices_name(kind, peak):
     assert peak_flops(jax.devices()[0]) is None  # CPUs are not in the table
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="not Linux")
+def test_without_an_accelerator_memory_is_the_largest_that_the_process_had():
+    measured_kib = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert memory_gib() == pytest.approx(int(measured_kib[1]) / 2**20, rel=0.01)
+
+
 def test_there_is_no_speed_right_after_the_clock_is_restarted():
     meter = Meter(batch_size=1)
     meter.add(single(measured(1.0)))
     meter.restart_clock()
     assert "images_per_second" not in meter.read()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_the_images_seen_and_the_time_left(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    progress = Progress(num_steps=10, first=2, batch_size=8)
+    progress.advance(1)
+    progress.report(3, {"loss": 0.25, "images_per_second": 4.0})
+    progress.close()
+    # 7 steps of 8 images are left, at 4 images a second
+    assert " 30%|" in terminal.getvalue()
+    assert "24.0/80.0 img, loss 0.2500, 4 img/s, 0:00:14 left" in terminal.getvalue()
 
 
 @pytest.mark.parametrize(

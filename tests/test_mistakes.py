@@ -127,6 +127,11 @@ def test_a_folder_of_another_run_is_refused_with_the_fields_that_differ(run_dir,
     assert "model.dropout 0.0 there, 0.5 here; run.seed 0 there, 5 here" in error
 
 
+def test_a_run_beyond_the_last_step_is_refused(run_dir, capsys):
+    error = mistake(train.main, [*SMALL, "--run-dir", run_dir, "--run.num-steps", "7"], capsys)
+    assert "is already at step 12, beyond run.num_steps=7" in error
+
+
 @pytest.mark.parametrize("main", [train.main, sample.main])
 def test_a_folder_that_cannot_be_written_is_named(run_dir, tmp_path, capsys, main):
     (tmp_path / "file").touch()
@@ -138,7 +143,7 @@ def test_a_folder_that_cannot_be_written_is_named(run_dir, tmp_path, capsys, mai
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--label", "11"], "class from 0 to 9"),
+        (["--label", "10"], "class from 0 to 9"),
         (["--label", "-1"], "class from 0 to 9"),
         (["--label", "three"], "class from 0 to 9"),
         (["--label", "\u00b2"], "class from 0 to 9"),

@@ -8,7 +8,7 @@ from diffusion.data import sample_folder
 
 
 def pixels(n, channels=1):
-    return np.full((n, 2, 2, channels), n, np.uint8)
+    return np.full((n, 2, 2, channels), n % 256, np.uint8)
 
 
 def labels(n):
@@ -56,20 +56,42 @@ def test_a_call_that_fails_leaves_the_set_before(tmp_path):
         save(tmp_path, 2, frames=[pixels(1, channels=5)[0]])  # fails last, after the images
     assert len(names(tmp_path / "png")) == 3
     with np.load(tmp_path / "samples.npz") as arrays:
-        assert len(arrays["images"]) == 3
+        assert len(arrays["arr_0"]) == 3
 
 
-def test_files_of_others_are_not_removed(tmp_path):
+def test_a_set_replaces_one_of_an_earlier_version_whose_images_lay_beside_the_grid(tmp_path):
+    for name in ("samples.npz", "grid.png", "00000.png", "00007.png", "100000.png", "1.png"):
+        (tmp_path / name).touch()
+    save(tmp_path, 2)
+    assert names(tmp_path) == ["1.png", "grid.png", "png", "samples.npz"]
+
+
+def test_the_grid_shows_the_first_400(tmp_path):
+    save(tmp_path, 401)
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size == (610, 610)  # 20 rows of 2 pixels and a gap, ten times enlarged
+
+
+@pytest.mark.parametrize("name", ["cat.png", "2026-07-31.png", "0001.png", "00001.jpg"])
+def test_files_of_others_are_not_removed(tmp_path, name):
     (tmp_path / "png").mkdir()
-    (tmp_path / "png" / "cat.png").touch()
-    with pytest.raises(ValueError, match="holds cat.png, which is no sample"):
+    (tmp_path / "png" / name).touch()
+    with pytest.raises(ValueError, match=f"holds {name}, which is no sample"):
         sample_folder.claim(tmp_path)
 
 
-def test_the_images_have_our_name_and_that_of_adms_evaluator(tmp_path):
+@pytest.mark.parametrize("beside", [[], ["grid.png"], ["samples.npz"]])
+def test_numbered_images_of_others_are_not_removed(tmp_path, beside):
+    for name in ("00012.png", *beside):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="holds 00012.png, but not samples.npz and grid.png"):
+        sample_folder.claim(tmp_path)
+
+
+def test_the_images_are_stored_once_under_the_name_that_adms_evaluator_asks_for(tmp_path):
     save(tmp_path, 3)
     with np.load(tmp_path / "samples.npz", allow_pickle=False) as arrays:
-        np.testing.assert_array_equal(arrays["images"], pixels(3))
+        assert sorted(arrays) == ["arr_0", "labels"]
         np.testing.assert_array_equal(arrays["arr_0"], pixels(3))
         assert arrays["labels"].shape == (3,)
 

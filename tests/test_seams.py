@@ -211,6 +211,9 @@ def test_the_readmes_lines_restore_a_runs_averaged_weights(run_dir, monkeypatch)
     assert_bitwise_equal(names["params"], final_state(run_dir).ema)
 
 
+CHAIN = dm.VPLinear(num_timesteps=20, beta_start=0.01, beta_end=0.7)
+
+
 @pytest.fixture(scope="module")
 def ddpm_run(tmp_path_factory):
     """A run whose network and method diffusers has too."""
@@ -219,7 +222,7 @@ def ddpm_run(tmp_path_factory):
     recipe = dataclasses.replace(
         request.recipe,
         data=Digits(8, labelled=False),
-        schedule=dm.VPLinear(num_timesteps=20, beta_start=0.01, beta_end=0.7),
+        schedule=CHAIN,
         preconditioning=dm.Eps(),
         noise=dm.UniformTime(),
         label_dropout=0.0,
@@ -251,20 +254,24 @@ def with_sampling(read, **changes):
     return dataclasses.replace(read, sampling=dataclasses.replace(read.sampling, **changes))
 
 
-@pytest.mark.parametrize("interpolation", [0.0, 1.0])
-@pytest.mark.parametrize("spacing", ["leading", "trailing"])
-def test_an_exported_scheduler_is_read_back(ddpm_run, tmp_path, interpolation, spacing):
-    chain = dm.VPLinear(num_timesteps=20, beta_start=0.01, beta_end=0.7)
-    changes = dict(sampler=dm.Ancestral(interpolation), grid=dm.VPTimesteps(chain, spacing))
+@pytest.mark.parametrize(
+    ("sampler", "spacing", "clips"),
+    [
+        *((dm.Ancestral(0.0), "leading", True), (dm.Ancestral(1.0), "trailing", True)),
+        *((dm.Euler(), "leading", False), (dm.Euler(), "trailing", False)),
+    ],
+)
+def test_an_exported_scheduler_is_read_back(ddpm_run, tmp_path, sampler, spacing, clips):
+    changes = dict(sampler=sampler, grid=dm.VPTimesteps(CHAIN, spacing), clip_x_0=clips)
     read = with_sampling(pipeline.read(ddpm_run), num_steps=5, **changes)
     name, config = export.scheduler_of(read)
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
     unet_flax.save_diffusers(unet_flax.module(read.model, read.params), tmp_path / "unet")
     found = diffusers_folder.read(tmp_path)
-    assert found.sampling.sampler == dm.Ancestral(interpolation)
-    assert found.sampling.grid == read.sampling.grid and found.sampling.clip_x_0
-    assert found.preconditioning == dm.Eps(chain) == read.preconditioning
+    assert found.sampling.sampler == sampler
+    assert found.sampling.grid == read.sampling.grid and found.sampling.clip_x_0 == clips
+    assert found.preconditioning == dm.Eps(CHAIN) == read.preconditioning
 
 
 @pytest.mark.parametrize(
@@ -274,6 +281,10 @@ def test_an_exported_scheduler_is_read_back(ddpm_run, tmp_path, interpolation, s
         (dict(sampler=dm.Euler(eta=1.0), clip_x_0=False), "Euler of eta 0 without clipping"),
         (dict(sampler=dm.Ancestral(0.5)), "Ancestral of interpolation 0 or 1"),
         (dict(num_steps=5), "spacing 'linspace' with 5 of 20 timesteps"),
+        (
+            dict(num_steps=7, grid=dm.VPTimesteps(CHAIN, "trailing")),
+            "spacing 'trailing' with 7 of 20 timesteps",
+        ),
         (dict(grid=dm.Karras()), "grid Karras has no counterpart"),
     ],
 )

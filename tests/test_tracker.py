@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from diffusion.run import tracker
@@ -40,7 +41,8 @@ calls = []
 def init(**options): calls.append(("init", options["name"]))
 def log(values, step):
     if step == 3: raise ConnectionError("no way")
-    calls.append((step, values["loss"]))
+    calls.append((step, *values))
+def Image(pixels): return pixels
 def finish(): pass
 """
 
@@ -56,9 +58,13 @@ def test_a_tracker_logs_each_step_once_and_its_failure_does_not_end_the_run(
         logger = tracker.Tracker("trackio", tmp_path, {})
         for step in range(first, last + 1):
             logger.metrics(step, {"loss": float(step)})
+            if step != 1:
+                logger.samples(step, np.zeros((2, 2, 1), np.uint8))
         logger.close()
     (_, name), *steps = sys.modules["trackio"].calls
-    assert steps == [(1, 1.0), (2, 2.0), (4, 4.0), ("init", name), (5, 5.0)]
+    first, again = steps[: steps.index(("init", name))], steps[steps.index(("init", name)) + 1 :]
+    assert first == [(1, "loss"), (2, "loss"), (2, "samples"), (4, "loss"), (4, "samples")]
+    assert again == [(4, "samples"), (5, "loss"), (5, "samples")]  # a grid that may be missing
     assert capsys.readouterr().out.count("trackio failed to log (no way)") == 1
 
 

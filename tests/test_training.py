@@ -15,7 +15,8 @@ import diffusion as dm
 import unet_flax
 from diffusion import sharding
 from diffusion.data import ImageArrays
-from diffusion.run.feed import OnDevice, Prefetched
+from diffusion.run import hardware
+from diffusion.run.feed import OnDevice, Prefetched, make_feed
 from diffusion.training.step import drop_label
 from unet_flax import Middle, UNet
 
@@ -146,6 +147,19 @@ def test_several_steps_per_dispatch_equal_single_steps(plain_step, state):
     assert equal(on_device.run(parts, 1, 4)[0], other)  # bitwise equal, whatever the grouping
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_dataset_that_fits_is_kept_on_the_device(monkeypatch):
+    dataset = ImageArrays(np.zeros((9, 8, 8, 2), np.uint8), None, (), batch_size=8)
+    mesh, step = dm.Mesh(data=1).make(), lambda state, batch, key: (state, {})
+
+    def steps_per_dispatch(limit):
+        monkeypatch.setattr(hardware, "fits_on_device", lambda num_bytes, _: num_bytes <= limit)
+        feed = make_feed(step, dataset, mesh, key=KEY, seed=0, first=0, steps_per_dispatch=None)
+        return feed.steps_per_dispatch
+
+    num_bytes = 9 * 8 * 8 * 2
+    assert (steps_per_dispatch(num_bytes), steps_per_dispatch(num_bytes - 1)) == (10, 1)
 
 
 def test_an_error_in_reading_a_batch_reaches_the_loop(plain_step, state):

@@ -14,6 +14,7 @@ from diffusion.pixels import from_pixels, to_pixels
 from diffusion.training.loss import loss
 from diffusion.training.step import drop_label
 from unet_flax import EDM2Config, OneHot, Table, UNetConfig
+from unet_flax.embeddings import as_int32
 
 TYPES = [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64, np.uint64]
 BASE = dict(image_size=4, in_channels=1, channels=4, channel_mult=(1,), attention_resolutions=())
@@ -78,6 +79,7 @@ def test_a_dropped_label_is_the_null_class_in_every_integer_type(dtype, wrap):
 def test_a_label_beyond_int32_stays_no_class():
     label = jnp.asarray([2**32 - 1, 5], jnp.uint32)  # as int32 the first would be -1
     assert drop_label(jax.random.key(0), label, 0.0).tolist() == [2**31 - 1, 5]
+    assert as_int32(label).tolist() == [2**31 - 1, 5]
 
 
 def network(params, x, c_noise, *, label=None, dropout_key=None):

@@ -3,11 +3,11 @@
     png/00000.png ...   the images, and no other file
     grid.png            the first 400 of them
     denoising.gif       their way from noise, if asked for
-    samples.npz         images uint8 (N, H, W, C), also as arr_0, and labels (N,)
+    samples.npz         arr_0, the images, uint8 (N, H, W, C), and labels (N,)
 
 Tools that compare folders of images, such as torch-fidelity and pytorch-fid, take png/; ADM's
-evaluator takes samples.npz, in which it looks for arr_0. Images that are neither grey nor RGB are
-written to samples.npz alone.
+evaluator takes samples.npz, and asks it for arr_0. Images that are neither grey nor RGB are written
+to samples.npz alone.
 """
 
 import shutil
@@ -25,7 +25,8 @@ def claim(folder: Path) -> None:
 
     Raises:
       OSError: the folder cannot be created or written to.
-      ValueError: its folder png holds files that are no samples, which `save` would remove.
+      ValueError: `save` would remove files that are no samples: those of another name in png, or
+        numbered images in the folder itself, if it holds no samples.npz and grid.png.
     """
     images.claim_folder(folder)
     if (pngs := folder / "png").exists():
@@ -35,6 +36,11 @@ def claim(folder: Path) -> None:
                 f"{pngs} holds {foreign[0]}, which is no sample, and would be removed; move it, or "
                 "choose another --out."
             )
+    if (numbered := _beside(folder)) and not _is_set(folder):
+        raise ValueError(
+            f"{folder} holds {numbered[0].name}, but not samples.npz and grid.png, so the image is "
+            "none that an earlier version has drawn, and would be removed; choose another --out."
+        )
 
 
 def save(
@@ -45,7 +51,8 @@ def save(
 ) -> None:
     """Replaces the set in the folder by this one.
 
-    A call that is killed before the new set is complete leaves the old one as it was.
+    A call that is killed before the new set is complete leaves the old one as it was. The images of
+    earlier versions, which lay beside grid.png, are removed with it.
 
     Args:
       frames: of denoising.gif; none for no animation.
@@ -53,7 +60,7 @@ def save(
     new = folder / ".new"
     shutil.rmtree(new, ignore_errors=True)  # of a call that was killed
     new.mkdir()
-    np.savez(new / "samples.npz", images=pixels, arr_0=pixels, labels=labels)
+    np.savez(new / "samples.npz", arr_0=pixels, labels=labels)
     if images.can_be_png(pixels.shape[1:]):
         (new / "png").mkdir()
         for index, image in enumerate(pixels):
@@ -64,12 +71,23 @@ def save(
         images.save_gif(new / "denoising.gif", list(frames))
     if (folder / "png").exists():
         shutil.rmtree(folder / "png")
+    for image in _beside(folder):
+        image.unlink()
     for name in ("png", "grid.png", "denoising.gif", "samples.npz"):
         if (new / name).exists():
             (new / name).replace(folder / name)
         else:
             (folder / name).unlink(missing_ok=True)
     new.rmdir()
+
+
+def _beside(folder: Path) -> list[Path]:
+    """The numbered images in the folder itself, where earlier versions wrote them."""
+    return sorted(path for path in folder.iterdir() if _is_numbered(path.name))
+
+
+def _is_set(folder: Path) -> bool:
+    return (folder / "samples.npz").exists() and (folder / "grid.png").exists()
 
 
 def _is_numbered(name: str) -> bool:
