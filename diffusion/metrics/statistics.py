@@ -163,7 +163,8 @@ _DAMAGED = (  # what NumPy raises for files of another kind and for damaged ones
     TypeError,  # an array in place of an npz, which is no context manager
     EOFError,
     OSError,  # a place before the file's beginning
-    NotImplementedError,
+    RuntimeError,  # an encryption or a compression that zipfile does not know
+    MemoryError,
     zipfile.BadZipFile,
     zlib.error,
 )
