@@ -31,6 +31,22 @@ def test_any_split_into_batches_gives_the_same(batch):
     assert_all_of_x(statistics)
 
 
+@pytest.mark.parametrize("batch", [1, 40, 101])
+def test_batches_that_are_collected_give_the_same(batch):
+    assert_all_of_x(FeatureStatistics.of_batches(X[i : i + batch] for i in range(0, 101, batch)))
+    many = FeatureStatistics.of_batches([X] * 30, "inception")  # more than wait at once
+    assert (many.count, many.protocol) == (3030, "inception")
+    np.testing.assert_allclose(many.mu, MEAN, rtol=1e-14)
+    np.testing.assert_allclose(many.scatter, 30 * 100 * COVARIANCE, rtol=1e-9)
+
+
+def test_no_batches_and_batches_of_two_widths_are_refused():
+    with pytest.raises(ValueError, match="there are no batches"):
+        FeatureStatistics.of_batches([])
+    with pytest.raises(ValueError, match="width 3 must have width 7"):
+        FeatureStatistics.of_batches([X, X[:, :3]])
+
+
 def test_any_order_of_merging_gives_the_same():
     parts = [FeatureStatistics.of(part) for part in np.split(X, [1, 30, 31])]
     for order in itertools.permutations([*parts, FeatureStatistics.empty(7)]):

@@ -7,6 +7,7 @@ Source: Dowson, Landau 1982; Heusel et al. 2017, arXiv:1706.08500, eq. 6.
 
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg import get_lapack_funcs
 
 from diffusion.metrics.statistics import FeatureStatistics, check_comparable
 
@@ -35,8 +36,14 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
 
 
 def _root(sigma: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "D rank"]:
-    """A matrix A of full rank with A A^T = sigma."""
-    values, vectors = np.linalg.eigh(sigma)
-    # smaller ones cannot be told from the rounding of zero
-    kept = values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0)
-    return vectors[:, kept] * np.sqrt(values[kept])
+    """A matrix A of full rank with A A^T = sigma, by Cholesky's method with pivots.
+
+    It ends where what is left cannot be told from the rounding of zero, which is LAPACK's default.
+    """
+    if not sigma.any():
+        return sigma[:, :0]
+    (pivoted_cholesky,) = get_lapack_funcs(("pstrf",), (sigma,))
+    factor, pivots, rank, _ = pivoted_cholesky(sigma, lower=1)
+    root = np.zeros((len(sigma), rank))
+    root[pivots - 1] = np.tril(factor)[:, :rank]
+    return root

@@ -9,7 +9,7 @@ Source: Kynkaanniemi et al. 2019, arXiv:1904.06991; Naeem et al. 2020, arXiv:200
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from diffusion.metrics.features import as_pair, squared_distances
 from diffusion.ranges import demand
@@ -54,10 +54,13 @@ def precision_recall(
       ValueError: k images or fewer, features of two widths, or not finite.
     Source: Kynkaanniemi et al. 2019, arXiv:1904.06991, eq. 1 and 2, whose features are VGG16's.
     """
-    x, y = _checked(generated, real, k, block)
-    counts, _ = _inside(x, y, _radii(y, k, block), block)
-    reached, _ = _inside(y, x, _radii(x, k, block), block)
-    return PrecisionRecall(float((counts > 0).mean()), float((reached > 0).mean()))
+    x, y = _checked(generated, real, k, block, at_least=k + 1)
+    radii_x, radii_y = _radii(x, k, block), _radii(y, k, block)
+    is_precise, is_recalled = np.zeros(len(x), bool), np.zeros(len(y), bool)
+    for rows, columns, squared in squared_distances(x, y, block):
+        is_precise[rows] |= (squared <= radii_y[None, columns]).any(1)
+        is_recalled[columns] |= (squared <= radii_x[rows, None]).any(0)
+    return PrecisionRecall(float(is_precise.mean()), float(is_recalled.mean()))
 
 
 def density_coverage(
@@ -70,14 +73,19 @@ def density_coverage(
       above; the published code leaves it out, which differs where images are equal.
     """
     x, y = _checked(generated, real, k, block, at_least=1)
-    counts, is_reached = _inside(x, y, _radii(y, k, block), block)
-    return DensityCoverage(float(counts.mean() / k), float(is_reached.mean()))
+    radii = _radii(y, k, block)
+    counts, is_covered = np.zeros(len(x), np.int64), np.zeros(len(y), bool)
+    for rows, columns, squared in squared_distances(x, y, block):
+        is_inside = squared <= radii[None, columns]
+        counts[rows] += is_inside.sum(1)
+        is_covered[columns] |= is_inside.any(0)
+    return DensityCoverage(float(counts.mean() / k), float(is_covered.mean()))
 
 
-def _checked(generated: Any, real: Any, k: int, block: int, at_least: int | None = None) -> Any:
+def _checked(generated: Any, real: Any, k: int, block: int, at_least: int) -> Any:
     demand("[1, inf)", k=k, block=block)
     x, y = as_pair(generated, real, 1)
-    for name, features, least in (("generated", x, at_least or k + 1), ("real", y, k + 1)):
+    for name, features, least in (("generated", x, at_least), ("real", y, k + 1)):
         if len(features) < least:
             raise ValueError(f"{name} has {len(features)} images, and k={k} takes {least} or more.")
     return x, y
@@ -90,18 +98,3 @@ def _radii(x: Float[np.ndarray, "N D"], k: int, block: int) -> Float[np.ndarray,
         found = np.concatenate([nearest[rows], squared], axis=1)
         nearest[rows] = np.partition(found, k, axis=1)[:, : k + 1]
     return nearest.max(1)
-
-
-def _inside(
-    points: Float[np.ndarray, "N D"],
-    centres: Float[np.ndarray, "M D"],
-    radii: Float[np.ndarray, "M"],
-    block: int,
-) -> tuple[Int[np.ndarray, "N"], Bool[np.ndarray, "M"]]:
-    """How many balls each point lies in, and which balls hold a point."""
-    counts, holds = np.zeros(len(points), np.int64), np.zeros(len(centres), bool)
-    for rows, columns, squared in squared_distances(points, centres, block):
-        is_inside = squared <= radii[None, columns]
-        counts[rows] += is_inside.sum(1)
-        holds[columns] |= is_inside.any(0)
-    return counts, holds
