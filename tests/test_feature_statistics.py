@@ -95,10 +95,18 @@ def test_statistics_of_two_protocols_are_not_compared():
             call(a, b)
 
 
+def test_the_protocol_is_kept_where_one_of_two_has_it():
+    a, b = FeatureStatistics.of(X, "inception"), FeatureStatistics.of(X)
+    assert a.merge(b).protocol == b.merge(a).protocol == "inception"
+    assert metrics.frechet_distance(a, b) == metrics.frechet_distance(b, a) == 0
+
+
 EYE = np.eye(3)
 DAMAGED = {
     "no sigma": (dict(mu=np.ones(3)), "has no sigma"),
     "no mu": (dict(sigma=EYE), "has no mu"),
+    "nothing": (dict(mu=np.ones(0), sigma=np.ones((0, 0))), r"must have the shapes \(D,\) and"),
+    "two counts": (dict(mu=np.ones(3), sigma=EYE, count=[3, 4]), r"count=\[3 4\] must be"),
     "another shape": (dict(mu=np.ones(4), sigma=EYE), r"must have the shapes \(D,\) and"),
     "not symmetric": (dict(mu=np.ones(3), sigma=EYE + np.eye(3, k=1)), "not symmetric"),
     "a negative variance": (dict(mu=np.ones(3), sigma=-EYE), "a variance below 0"),

@@ -89,8 +89,19 @@ def test_what_is_missing_or_misshapen_is_named():
         metrics.check_inception(torchvision)
 
 
+def test_the_sizes_within_the_network_are_those_of_torch_fidelitys():
+    params, x = metrics.inception_shapes(), jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32)
+    params = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in params.items()}
+    sizes = []
+    for step in NETWORK:
+        x = jax.eval_shape(lambda params, x, step=step: step(params, "", x), params, x)
+        sizes.append(x.shape[1])
+    stem = [149, 147, 147, 73, 73, 71, 35]
+    assert sizes == [*stem, 35, 35, 35, 17, 17, 17, 17, 17, 8, 8, 8]
+
+
 @pytest.mark.parametrize(
-    "pixels", [np.zeros((1, 8, 8, 3), np.float32), np.zeros((1, 8, 8, 4), np.uint8)]
+    "pixels", [np.zeros((1, 8, 8, 3), np.float32), np.zeros((1, 8, 8, 2), np.uint8)]
 )
 def test_what_is_no_grey_or_rgb_pixels_is_refused(pixels, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests

@@ -1,5 +1,6 @@
 """Distances of features are those of their formulas, and of torch-fidelity on the same features."""
 
+import re
 from pathlib import Path
 
 import jaxtyping
@@ -136,6 +137,25 @@ def test_copies_of_the_real_images_are_as_good_as_they_and_cover_them():
     assert metrics.density_coverage(real + 1000, real) == (0, 0)
 
 
+@pytest.mark.parametrize("block", [7, 1000])
+def test_equal_features_have_the_distance_0(block):
+    """Sums of products in another order would leave rounding between them."""
+    real = np.repeat(RNG.standard_normal((20, 64)), 6, axis=0)  # so that radii are 0
+    assert metrics.precision_recall(real[::-1], real, block=block) == (1, 1)
+    assert metrics.precision_recall(real + 1e-3, real, block=block) == (0, 0)
+
+
+def test_shares_do_not_depend_on_the_mean_of_the_features():
+    moved = metrics.precision_recall(X + 1e7, Y + 3 + 1e7)
+    assert moved == metrics.precision_recall(X, Y + 3)
+
+
+def test_kid_takes_100_subsets_by_default():
+    found = metrics.kernel_inception_distance(X, Y, subset_size=20)
+    expected = metrics.kernel_inception_distance(X, Y, subset_size=20, num_subsets=100)
+    assert found == expected
+
+
 def test_one_mode_of_two_has_full_precision_and_half_the_coverage():
     modes = RNG.standard_normal((2, 30, 4)) + np.array([0, 100])[:, None, None]
     both = modes.reshape(60, 4)
@@ -148,9 +168,27 @@ MISTAKES = {
     "no vectors": (lambda: metrics.cmmd(X[0], Y), "must be of shape"),
     "nan": (lambda: metrics.cmmd(np.nan * X, Y), "generated must be finite; 60 are not"),
     "too few for KID": (lambda: metrics.kernel_inception_distance(X, Y), "60 images, and 1000"),
+    "too few real ones for KID": (
+        lambda: metrics.kernel_inception_distance(X, Y, subset_size=55),
+        "real has 50 images, and 55",
+    ),
+    "no width": (lambda: metrics.cmmd(X[:, :0], Y[:, :0]), "must be of shape"),
+    "no bandwidth": (lambda: metrics.cmmd(X, Y, sigma=0), "sigma=0 is outside"),
+    "no scale": (lambda: metrics.cmmd(X, Y, scale=0), "scale=0 is outside"),
+    "no neighbour": (lambda: metrics.precision_recall(X, Y, k=0), "k=0 must be an integer of 1"),
+    "half a neighbour": (lambda: metrics.density_coverage(X, Y, k=1.5), "k=1.5 must be an integer"),
+    "no block": (lambda: metrics.cmmd(X, Y, block=0), "block=0 must be an integer"),
+    "no subsets": (
+        lambda: metrics.kernel_inception_distance(X, Y, num_subsets=0, subset_size=9),
+        "num_subsets=0 must be an integer",
+    ),
+    "no parts": (
+        lambda: metrics.inception_score(X, num_splits=0),
+        "num_splits=0 must be an integer",
+    ),
     "a subset of one": (
         lambda: metrics.kernel_inception_distance(X, Y, subset_size=1),
-        "subset_size=1 is outside",
+        "subset_size=1 must be an integer of 2",
     ),
     "too few for k": (lambda: metrics.precision_recall(X[:3], Y), "3 images, and k=3 takes 4"),
     "too few real ones for k": (lambda: metrics.density_coverage(X, Y[:5]), "k=5 takes 6"),
@@ -167,6 +205,14 @@ def test_a_mistake_is_one_line(mistake, monkeypatch):
     with pytest.raises(ValueError, match=says) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_the_page_on_measures_names_what_there_is():
+    page = (Path(__file__).parent.parent / "docs" / "evaluate.md").read_text()
+    named = set(re.findall(r"metrics\.([a-zA-Z_]\w+)", page)) - {"md"}
+    assert {"frechet_distance", "inception"} <= named <= set(metrics.__all__)
+    for name in metrics.__all__:
+        assert hasattr(metrics, name)
 
 
 def test_density_takes_fewer_generated_images_than_k():

@@ -26,6 +26,13 @@ def as_features(name: str, features: Any, width: int | None = None) -> Float[np.
     return x
 
 
+def check_counts(at_least: int, **counts: Any) -> None:
+    """Raises a ValueError for the first value that is no integer of `at_least` or more."""
+    for name, value in counts.items():
+        if not isinstance(value, int | np.integer) or value < at_least:
+            raise ValueError(f"{name}={value} must be an integer of {at_least} or more.")
+
+
 def as_pair(
     generated: Any, real: Any, at_least: int
 ) -> tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "M D"]]:

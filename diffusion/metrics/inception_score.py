@@ -12,8 +12,7 @@ from jaxtyping import Float
 from scipy.special import log_softmax
 
 from diffusion.metrics.estimate import Estimate
-from diffusion.metrics.features import as_features
-from diffusion.ranges import demand
+from diffusion.metrics.features import as_features, check_counts
 
 
 def inception_score(
@@ -31,7 +30,7 @@ def inception_score(
       ValueError: fewer images than parts, or logits that are not finite.
     Source: Salimans et al. 2016, arXiv:1606.03498; order and parts as torch-fidelity 0.4.0.
     """
-    demand("[1, inf)", num_splits=num_splits)
+    check_counts(1, num_splits=num_splits)
     log_p = log_softmax(as_features("logits", logits), axis=1)
     n = len(log_p)
     if n < num_splits:

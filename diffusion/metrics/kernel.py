@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffusion.metrics.estimate import Estimate
-from diffusion.metrics.features import as_pair, squared_distances
+from diffusion.metrics.features import as_pair, check_counts, squared_distances
 from diffusion.ranges import demand
 
 
@@ -39,8 +39,8 @@ def kernel_inception_distance(
     Source: Binkowski et al. 2018, arXiv:1801.01401, section 4; subsets as torch-fidelity 0.4.0
       draws them. Deviation: float64, where torch-fidelity computes in the type of the features.
     """
-    demand("[1, inf)", num_subsets=num_subsets)
-    demand("[2, inf)", subset_size=subset_size)
+    check_counts(1, num_subsets=num_subsets)
+    check_counts(2, subset_size=subset_size)
     x, y = as_pair(generated, real, subset_size)
     rng = np.random.RandomState(seed)  # torch-fidelity's
     values = []
@@ -84,7 +84,7 @@ def cmmd(
     Source: Jayasumana et al. 2024, arXiv:2401.09603, and its published code.
     """
     demand("(0, inf)", sigma=sigma, scale=scale)
-    demand("[1, inf)", block=block)
+    check_counts(1, block=block)
     x, y = as_pair(generated, real, 1)
 
     def mean_kernel_less_one(a: Float[np.ndarray, "n D"], b: Float[np.ndarray, "m D"]) -> float:

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from diffusion.metrics.features import as_pair, squared_distances
-from diffusion.ranges import demand
+from diffusion.metrics.features import as_pair, check_counts, squared_distances
 
 
 class PrecisionRecall(NamedTuple):
@@ -83,7 +82,7 @@ def density_coverage(
 
 
 def _checked(generated: Any, real: Any, k: int, block: int, at_least: int) -> Any:
-    demand("[1, inf)", k=k, block=block)
+    check_counts(1, k=k, block=block)
     x, y = as_pair(generated, real, 1)
     for name, features, least in (("generated", x, at_least), ("real", y, k + 1)):
         if len(features) < least:
