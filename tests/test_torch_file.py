@@ -43,9 +43,9 @@ def archive(path, program, storages=()):
     return path
 
 
-def old(path, program, keys="", size=4):
+def old(path, program, keys="", size=4, *, version=1001, little_endian=True):
     """A file of the layout before PyTorch 1.6, whose storages hold zeros."""
-    head = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
+    head = [0x1950A86A20F9469CFC6C, version, {"little_endian": little_endian}]
     parts = [pickle.dumps(part, 2) for part in head] + [program, pickle.dumps(list(keys), 2)]
     path.write_bytes(b"".join(parts) + (size.to_bytes(8, "little") + bytes(16)) * len(keys))
     return path
@@ -92,6 +92,10 @@ def tensor_program(offset, size, stride, length=4):
     return b"\x80\x02}" + word("w") + tensor(0, length, offset, size, stride) + b"s."
 
 
+ONE = tensor_program(1, [2], [2])
+TWO = word("v") + tensor(0, 3, 0, [1], [1]) + b"s."
+
+
 def write_torch_file(path, arrays):
     """Writes float32 arrays as torch.save does."""
     parts = []
@@ -119,6 +123,10 @@ def write_torch_file(path, arrays):
         (lambda path: old(path, tensor_program(0, [2], [1]), "0", 3), "3 values in place of 4"),
         (lambda path: old(path, tensor_program(0, [2], [1], 10**9), "0"), "larger than the file"),
         (lambda path: old(path, tensor_program(3, [2], [1]), "0"), "ends after"),
+        (lambda path: old(path, ONE, "0", version=1000), "version is none"),
+        (lambda path: old(path, ONE, "0", little_endian=False), "not in little-endian"),
+        (lambda path: old(path, ONE.replace(b"tQ", word("view") + b"tQ"), "0"), "part of another"),
+        (lambda path: old(path, ONE[:-1] + TWO, "0"), "storage 0 has two types or sizes"),
         (lambda path: encrypted(path), "encrypted"),
         (lambda path: archive(path, tensor_program(0, [2], [1])), "There is no item named"),
         (lambda path: archive(path, tensor_program(3, [2], [1]), [range(4)]), "ends after"),
@@ -136,10 +144,10 @@ def test_anything_else_is_refused_in_one_line(tmp_path, make, says):
 
 
 def test_an_old_file_of_the_same_tensor_is_read(tmp_path):
-    path = old(tmp_path / "w.bin", tensor_program(1, [2], [2]), "0")
+    path = old(tmp_path / "w.bin", ONE.replace(b"tQ", b"NtQ"), "0")  # None: of no other storage
     np.testing.assert_array_equal(read_torch_file(path)["w"], [0, 0])
 
 
 def test_a_tensor_may_lie_anywhere_in_its_storage(tmp_path):
-    path = archive(tmp_path / "w.bin", tensor_program(1, [2], [2]), [range(4)])
+    path = archive(tmp_path / "w.bin", ONE, [range(4)])
     np.testing.assert_array_equal(read_torch_file(path)["w"], [1, 3])
