@@ -101,6 +101,28 @@ def test_the_protocol_is_kept_where_one_of_two_has_it():
     assert metrics.frechet_distance(a, b) == metrics.frechet_distance(b, a) == 0
 
 
+def test_statistics_kept_in_float32_are_read(tmp_path):
+    """Their covariance, of fewer images than its width, has negative eigenvalues by rounding."""
+    x = np.random.default_rng(1).standard_normal((20, 100))
+    mu, sigma = x.mean(0).astype(np.float32), np.cov(x, rowvar=False).astype(np.float32)
+    np.savez(tmp_path / "statistics.npz", mu=mu, sigma=sigma)
+    found = FeatureStatistics.load(tmp_path / "statistics.npz")
+    distance = metrics.frechet_distance(found, found)
+    assert 0 <= distance < 1e-5 * np.trace(sigma)
+    np.testing.assert_allclose(
+        metrics.frechet_distance(found, FeatureStatistics.of(2 * x)),
+        metrics.frechet_distance(FeatureStatistics.of(x), FeatureStatistics.of(2 * x)),
+        rtol=1e-5,
+    )
+
+
+def test_a_sigma_with_a_negative_eigenvalue_has_no_distance(tmp_path):
+    np.savez(tmp_path / "statistics.npz", mu=np.zeros(2), sigma=np.array([[1.0, 2], [2, 1]]))
+    found = FeatureStatistics.load(tmp_path / "statistics.npz")
+    with pytest.raises(ValueError, match="comes out as -6, because a sigma is no covariance"):
+        metrics.frechet_distance(found, found)
+
+
 EYE = np.eye(3)
 DAMAGED = {
     "no sigma": (dict(mu=np.ones(3)), "has no sigma"),

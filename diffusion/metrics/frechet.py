@@ -20,7 +20,8 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     images than features lose no digits.
 
     Raises:
-      ValueError: fewer than 2 images, features of two widths or of two protocols.
+      ValueError: fewer than 2 images, features of two widths or of two protocols, a sigma with
+        negative eigenvalues.
     Source: Heusel et al. 2017, arXiv:1706.08500. Deviation: none but rounding; the published code
       takes scipy.linalg.sqrtm and adds 1e-6 to the diagonal where that fails.
     """
@@ -31,7 +32,11 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     trace_of_root = np.linalg.svd(product, compute_uv=False).sum() if product.size else 0.0
     traces = np.trace(sigma_a) + np.trace(sigma_b)
     distance = float(shift @ shift + traces - 2 * trace_of_root)
-    assert distance > -1e-9 * traces, f"{distance} is negative beyond rounding"
+    if distance < -1e-5 * traces:  # beyond the rounding of covariances kept in float32
+        raise ValueError(
+            f"the Frechet distance comes out as {distance:g}, because a sigma is no covariance: it "
+            "has negative eigenvalues; compute the statistics from the images."
+        )
     return max(distance, 0.0)
 
 

@@ -216,6 +216,7 @@ def _from_arrays(path: Path, mu: Any, sigma: Any, count: Any = None, protocol: A
     largest = np.abs(sigma).max()
     if np.abs(sigma - sigma.T).max() > 1e-6 * largest or sigma.diagonal().min() < -1e-6 * largest:
         raise ValueError(f"{path}: sigma is no covariance: not symmetric, or a variance below 0.")
+    sigma = (sigma + sigma.T) / 2  # exact where it is symmetric
     if count is None:
         return None, mu, sigma, str(protocol)
     if count.shape != () or count.dtype.kind not in "iu" or count < 2:
