@@ -10,10 +10,12 @@ import pytest
 from unet_flax.diffusers.torch_file import read_torch_file
 
 FILE = Path(__file__).parent / "from_diffusers" / "torch_save.bin"
+OLD_FILE = FILE.with_name("torch_save_1_5.bin")
 WHOLE = np.arange(24.0).reshape(2, 3, 4)
 
 
-def test_tensors_of_every_kind_are_read():
+@pytest.mark.parametrize("file", [FILE, OLD_FILE])
+def test_tensors_of_every_kind_are_read(file):
     expected = {
         "whole": WHOLE.astype(np.float32),
         "transposed": WHOLE.transpose(2, 1, 0),
@@ -25,7 +27,7 @@ def test_tensors_of_every_kind_are_read():
         "empty": np.zeros((0, 3)),
         "parameter": WHOLE,
     }
-    found = read_torch_file(FILE)
+    found = read_torch_file(file)
     assert found.keys() == expected.keys()
     for name, array in expected.items():
         assert found[name].shape == array.shape
@@ -38,6 +40,26 @@ def archive(path, program, storages=()):
         file.writestr("archive/data.pkl", program)
         for key, values in enumerate(storages):
             file.writestr(f"archive/data/{key}", np.asarray(values, np.float32).tobytes())
+    return path
+
+
+def old(path, program, keys="", size=4, *, version=1001, little_endian=True):
+    """A file of the layout before PyTorch 1.6, whose storages hold zeros."""
+    head = [0x1950A86A20F9469CFC6C, version, {"little_endian": little_endian}]
+    parts = [pickle.dumps(part, 2) for part in head] + [program, pickle.dumps(list(keys), 2)]
+    path.write_bytes(b"".join(parts) + (size.to_bytes(8, "little") + bytes(16)) * len(keys))
+    return path
+
+
+def encrypted(path):
+    """The golden file with the flag of encryption at each member, as a flipped bit sets it."""
+    data = bytearray(FILE.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = data.find(mark)
+        while place >= 0:
+            data[place + offset] |= 1
+            place = data.find(mark, place + 1)
+    path.write_bytes(data)
     return path
 
 
@@ -70,6 +92,10 @@ def tensor_program(offset, size, stride, length=4):
     return b"\x80\x02}" + word("w") + tensor(0, length, offset, size, stride) + b"s."
 
 
+ONE = tensor_program(1, [2], [2])
+TWO = word("v") + tensor(0, 3, 0, [1], [1]) + b"s."
+
+
 def write_torch_file(path, arrays):
     """Writes float32 arrays as torch.save does."""
     parts = []
@@ -90,6 +116,18 @@ def write_torch_file(path, arrays):
         (lambda path: archive(path, b""), "cannot be read as tensors"),
         (lambda path: path.write_bytes(pickle.dumps({"w": 1})) and path, "or damaged"),
         (lambda path: path.write_bytes(FILE.read_bytes()[:500]) and path, "or damaged"),
+        (lambda path: path.write_bytes(OLD_FILE.read_bytes()[:100]) and path, "cannot be read as"),
+        (lambda path: path.write_bytes(OLD_FILE.read_bytes()[:-9]) and path, "ends within storage"),
+        (lambda path: old(path, pickle.dumps({"w": Harmful()}, 2)), "it calls"),
+        (lambda path: old(path, tensor_program(0, [2], [1])), "storages are not those"),
+        (lambda path: old(path, tensor_program(0, [2], [1]), "0", 3), "3 values in place of 4"),
+        (lambda path: old(path, tensor_program(0, [2], [1], 10**9), "0"), "larger than the file"),
+        (lambda path: old(path, tensor_program(3, [2], [1]), "0"), "ends after"),
+        (lambda path: old(path, ONE, "0", version=1000), "version is none"),
+        (lambda path: old(path, ONE, "0", little_endian=False), "not in little-endian"),
+        (lambda path: old(path, ONE.replace(b"tQ", word("view") + b"tQ"), "0"), "part of another"),
+        (lambda path: old(path, ONE[:-1] + TWO, "0"), "storage 0 has two types or sizes"),
+        (lambda path: encrypted(path), "encrypted"),
         (lambda path: archive(path, tensor_program(0, [2], [1])), "There is no item named"),
         (lambda path: archive(path, tensor_program(3, [2], [1]), [range(4)]), "ends after"),
         (lambda path: archive(path, tensor_program(-1, [2], [1]), [range(4)]), "begins before"),
@@ -105,6 +143,11 @@ def test_anything_else_is_refused_in_one_line(tmp_path, make, says):
     assert not Path("/tmp/this-must-not-exist").exists()
 
 
+def test_an_old_file_of_the_same_tensor_is_read(tmp_path):
+    path = old(tmp_path / "w.bin", ONE.replace(b"tQ", b"NtQ"), "0")  # None: of no other storage
+    np.testing.assert_array_equal(read_torch_file(path)["w"], [0, 0])
+
+
 def test_a_tensor_may_lie_anywhere_in_its_storage(tmp_path):
-    path = archive(tmp_path / "w.bin", tensor_program(1, [2], [2]), [range(4)])
+    path = archive(tmp_path / "w.bin", ONE, [range(4)])
     np.testing.assert_array_equal(read_torch_file(path)["w"], [1, 3])

@@ -1,4 +1,6 @@
-"""Writes torch_save.bin beside it: tensors of many kinds, as torch.save writes them.
+"""Writes torch_save.bin and torch_save_1_5.bin beside it: tensors of many kinds, by torch.save.
+
+The second has the layout of PyTorch before 1.6, which published weights of that time have.
 
 pip install torch==2.13.0
 python tests/from_diffusers/make_bin.py
@@ -24,7 +26,9 @@ def main() -> None:
         parameter=torch.nn.Parameter(whole),
     )
     state._metadata = {"": {"version": 1}}
-    torch.save(state, Path(__file__).parent / "torch_save.bin")
+    folder = Path(__file__).parent
+    torch.save(state, folder / "torch_save.bin")
+    torch.save(state, folder / "torch_save_1_5.bin", _use_new_zipfile_serialization=False)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+"""How good images are: distances and shares of their features, and FID's network.
+
+    from diffusion import metrics
+
+    pool3, logits = jax.jit(metrics.inception)(params, pixels)
+    statistics = metrics.FeatureStatistics.of(pool3, metrics.INCEPTION_PROTOCOL)
+    fid = metrics.frechet_distance(statistics, metrics.FeatureStatistics.load("cifar10-32x32.npz"))
+
+Features are arrays (N, D) of any network. Everything but the network is float64 NumPy.
+"""
+
+from diffusion.metrics.estimate import Estimate
+from diffusion.metrics.frechet import frechet_distance
+from diffusion.metrics.inception import PROTOCOL as INCEPTION_PROTOCOL
+from diffusion.metrics.inception import check as check_inception
+from diffusion.metrics.inception import inception
+from diffusion.metrics.inception import shapes as inception_shapes
+from diffusion.metrics.inception_score import inception_score
+from diffusion.metrics.kernel import cmmd, kernel_inception_distance
+from diffusion.metrics.precision_recall import (
+    DensityCoverage,
+    PrecisionRecall,
+    density_coverage,
+    precision_recall,
+)
+from diffusion.metrics.statistics import FeatureStatistics
+
+__all__ = [
+    "INCEPTION_PROTOCOL",
+    "DensityCoverage",
+    "Estimate",
+    "FeatureStatistics",
+    "PrecisionRecall",
+    "check_inception",
+    "cmmd",
+    "density_coverage",
+    "frechet_distance",
+    "inception",
+    "inception_score",
+    "inception_shapes",
+    "kernel_inception_distance",
+    "precision_recall",
+]
