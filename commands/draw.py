@@ -26,6 +26,7 @@ def draw(
     labels: Int[np.ndarray, "N"],
     *,
     seed: int,
+    first: int = 0,
     chunk_size: int = 64,
     edit: Edit = Edit(),  # noqa: B008 (frozen)
 ) -> UInt8[np.ndarray, "N H W C"]:
@@ -36,6 +37,7 @@ def draw(
     Args:
       labels: class of each image, -1 for none.
       seed: seed of the noise.
+      first: index of the first image.
       chunk_size: images drawn at a time; rounded up to a multiple of the number of devices.
       edit: how images are edited; none by default.
     Raises:
@@ -46,10 +48,10 @@ def draw(
     chunk_size = math.ceil(min(chunk_size, len(labels)) / devices) * devices
     firsts = range(0, len(labels), chunk_size)
     pixels = []
-    for first in tqdm(firsts, "sampling", leave=False, disable=None if hosts.is_main() else True):
+    for start in tqdm(firsts, "sampling", leave=False, disable=None if hosts.is_main() else True):
         # the last chunk is padded to the same shape, so that nothing is compiled again
-        index = np.minimum(np.arange(first, first + chunk_size), len(labels) - 1)
-        x, sigmas = _run(sampler, pipeline, labels[index], index, seed, edit)
+        row = np.minimum(np.arange(start, start + chunk_size), len(labels) - 1)
+        x, sigmas = _run(sampler, pipeline, labels[row], first + row, seed, edit)
         if pipeline.conventions.ends_in_vp:
             x = x / jnp.sqrt(1 + sigmas[-1] ** 2)
         x_0 = hosts.fetch(x)

@@ -164,23 +164,15 @@ def is_seed(word: str) -> bool:
     return word.removeprefix("-").isdecimal()
 
 
-def parse(argv: list[str]) -> SampleRequest:
-    """Parses the command line.
+SAMPLING_OPTIONS = (
+    *("seed", "sampler", "eta", "num_steps", "spacing", "guidance", "step", "ema", "batch_size"),
+)
+"""Names of the options of `add_sampling_options`."""
 
-    Raises:
-      ValueError: a value is outside its range, or options exclude each other.
-    """
-    parser = argparse.ArgumentParser(
-        "sample.py", description="Draws images from a trained run.", allow_abbrev=False
-    )
+
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say how a run is sampled."""
     add = parser.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="a run's folder, or a diffusers folder")
-    add("--num-images", type=int, default=64, metavar="N", help="number of images (64)")
-    add(
-        "--label",
-        help="a class, `all` for equally many of each class, or `none` for the null class "
-        "(all; none when an image is edited)",
-    )
     add("--seed", type=int, default=0, help="the same seed gives the same images (0)")
     add("--sampler", choices=SAMPLERS, help="a sampler with its default options (the recipe's)")
     add(
@@ -214,6 +206,26 @@ def parse(argv: list[str]) -> SampleRequest:
         metavar="N",
         help="images drawn at a time; affects memory, not the images (64)",
     )
+
+
+def parse(argv: list[str]) -> SampleRequest:
+    """Parses the command line.
+
+    Raises:
+      ValueError: a value is outside its range, or options exclude each other.
+    """
+    parser = argparse.ArgumentParser(
+        "sample.py", description="Draws images from a trained run.", allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="a run's folder, or a diffusers folder")
+    add("--num-images", type=int, default=64, metavar="N", help="number of images (64)")
+    add(
+        "--label",
+        help="a class, `all` for equally many of each class, or `none` for the null class "
+        "(all; none when an image is edited)",
+    )
+    add_sampling_options(parser)
     add("--out", type=Path, metavar="DIR", help="folder to write (FOLDER/images)")
     add(
         "--gif",

@@ -99,7 +99,7 @@ ROOMS = {
         "diffusion/ranges diffusion/pixels diffusion/optional",
     ),
     "diffusion/metrics/*": (
-        f"{JAX} scipy",
+        f"{JAX} scipy optax",
         "diffusion/ranges diffusion/pixels diffusion/data/*",
     ),
     "diffusion/run/*": (
@@ -109,13 +109,17 @@ ROOMS = {
     "diffusion/__init__": ("", f"{METHOD} diffusion/sampling/* diffusion/editing/* {TRAINING}"),
     "configs/*": ("numpy", f"{NETWORKS} diffusion/*"),
     "commands/*": (
-        "jax jaxtyping numpy flax cattrs docstring_parser tqdm",
+        "jax jaxtyping numpy flax cattrs docstring_parser tqdm safetensors",
         f"{NETWORKS} diffusion/* configs/*",
     ),
     "train": ("jax", f"{NETWORKS} diffusion/* configs/* commands/*"),
+    "evaluate": ("", f"{NETWORKS} diffusion/* configs/* commands/*"),
     "sample": ("", f"{NETWORKS} diffusion/* configs/* commands/*"),
 }
 """What each room may import; of several rows the first that matches a file is its own."""
+
+COMMANDS = ("train", "sample", "evaluate")
+"""None imports another."""
 
 OUTSIDE = ("tests", "benchmarks", "docs", "runs", "build", "dist")
 FILES = sorted(
@@ -170,7 +174,7 @@ def test_every_file_is_in_a_room_and_imports_what_that_room_may(file):
     third_party, rooms = ROOMS[own]
     packages, files = imports(file)
     assert packages <= set(third_party.split())
-    allowed = [*rooms.split(), *([] if own in ("train", "sample") else [own])]
+    allowed = [*rooms.split(), *([] if own in COMMANDS else [own])]
     assert not {f for f in files if not any(fnmatch(f, pattern) for pattern in allowed)}
 
 
@@ -191,7 +195,7 @@ def test_no_file_imports_itself_by_way_of_others():
         visit(file)
 
 
-@pytest.mark.parametrize("file", ["train", "sample"])
+@pytest.mark.parametrize("file", COMMANDS)
 def test_the_commands_are_short_and_hold_no_classes(file):
     text = (ROOT / f"{file}.py").read_text()
     assert not [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ClassDef)]

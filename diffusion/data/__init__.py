@@ -11,7 +11,17 @@ from diffusion.data.pictures import Pictures
 AnyDataset = Digits | FashionMnist | Cifar10 | Cifar100 | ImageNet64 | Pictures
 """The datasets that a recipe can use."""
 
+BY_NAME: dict[str, type] = {
+    "digits": Digits,
+    "fashion_mnist": FashionMnist,
+    "cifar10": Cifar10,
+    "cifar100": Cifar100,
+    "imagenet64": ImageNet64,
+}
+"""The datasets that have a name of their own, each with its default fields."""
+
 __all__ = [
+    "BY_NAME",
     "AnyDataset",
     "Cifar10",
     "Cifar100",

@@ -14,7 +14,7 @@ import tarfile
 import threading
 import urllib.request
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,23 @@ class Cifar10:
       path: folder in which tensorflow-datasets stores prepared datasets.
       manual_dir: folder that holds cifar-10-binary.tar.gz; None downloads it.
       labelled: whether batches include the class, which makes the network class-conditional.
+      split: "train", or "test" for the 10,000 others.
+    Raises:
+      ValueError: there is no such split.
     """
 
     batch_size: int = 128
     path: str = "~/tensorflow_datasets"
     manual_dir: str | None = None
     labelled: bool = False
+    split: str = "train"
+
+    def __post_init__(self):
+        _check_split(self.split)
+
+    @property
+    def held_out(self) -> "Cifar10":
+        return replace(self, split="test")
 
     @property
     def spec(self) -> Spec:
@@ -52,9 +63,9 @@ class Cifar10:
         return 10 if self.labelled else None
 
     def load(self) -> ImageArrays:
-        """The training images, prepared on first use; for errors see `_load`."""
+        """The images, prepared on first use; for errors see `_load`."""
         label = "label" if self.labelled else None
-        return _load("Cifar10", self.path, self.manual_dir, label, self.batch_size)
+        return _load("Cifar10", self.path, self.manual_dir, label, self.split, self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,9 @@ class Cifar100:
       manual_dir: folder that holds cifar-100-binary.tar.gz; None downloads it.
       labelled: whether batches include the class.
       coarse: whether the classes are the 20 superclasses.
+      split: "train", or "test" for the 10,000 others.
+    Raises:
+      ValueError: there is no such split.
     """
 
     batch_size: int = 128
@@ -74,6 +88,14 @@ class Cifar100:
     manual_dir: str | None = None
     labelled: bool = False
     coarse: bool = False
+    split: str = "train"
+
+    def __post_init__(self):
+        _check_split(self.split)
+
+    @property
+    def held_out(self) -> "Cifar100":
+        return replace(self, split="test")
 
     @property
     def spec(self) -> Spec:
@@ -84,15 +106,20 @@ class Cifar100:
         return (20 if self.coarse else 100) if self.labelled else None
 
     def load(self) -> ImageArrays:
-        """The training images, prepared on first use; for errors see `_load`."""
+        """The images, prepared on first use; for errors see `_load`."""
         label = ("coarse_label" if self.coarse else "label") if self.labelled else None
-        return _load("Cifar100", self.path, self.manual_dir, label, self.batch_size)
+        return _load("Cifar100", self.path, self.manual_dir, label, self.split, self.batch_size)
+
+
+def _check_split(split: str) -> None:
+    if split not in ("train", "test"):
+        raise ValueError(f"split={split!r}; use train or test.")
 
 
 def _load(
-    kind: str, path: str, manual_dir: str | None, label: str | None, batch_size: int
+    kind: str, path: str, manual_dir: str | None, label: str | None, split: str, batch_size: int
 ) -> ImageArrays:
-    """The training images of one of the two datasets.
+    """The images of a split of one of the two datasets.
 
     Args:
       kind: "Cifar10" or "Cifar100".
@@ -107,7 +134,7 @@ def _load(
     builder = _builder(kind, data_dir)
     if not builder.is_prepared():
         _prepare(builder, manual_dir)
-    arrays = _decoded(builder)
+    arrays = _decoded(builder, split)
     names = tuple(builder.info.features[label or "label"].names)
     return ImageArrays(arrays["pixels"], arrays[label] if label else None, names, batch_size)
 
@@ -231,17 +258,17 @@ def _reachable(url: str) -> bool:
     return answered.is_set()
 
 
-def _decoded(builder: Any) -> dict[str, np.ndarray]:
-    """The training split: pixels uint8 (N, 32, 32, 3), and labels by key; cached."""
+def _decoded(builder: Any, split: str) -> dict[str, np.ndarray]:
+    """A split: pixels uint8 (N, 32, 32, 3), and labels by key; cached."""
     keys = builder._cifar_info.label_keys
-    cache = Path(builder.data_path) / "train_pixels.npz"
+    cache = Path(builder.data_path) / f"{split}_pixels.npz"
     if cache.exists():
         try:
             with open(cache, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in ("pixels", *keys)}
         except (zipfile.BadZipFile, ValueError, EOFError, KeyError):
             print(f"{cache} is damaged or of another version; writing it again.", file=sys.stderr)
-    source = builder.as_data_source("train")
+    source = builder.as_data_source(split)
     examples = sorted(source, key=lambda example: example["id"])  # the archive's own order
     labels = {key: np.array([example[key] for example in examples], np.int32) for key in keys}
     found = {"pixels": np.stack([example["image"] for example in examples]), **labels}

@@ -63,7 +63,10 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class DatasetConfig(Protocol):
-    """The configuration of a dataset, as a recipe states it."""
+    """The configuration of a dataset, as a recipe states it.
+
+    A dataset may have `held_out`: the configuration of further examples that training does not see.
+    """
 
     @property
     def batch_size(self) -> int: ...

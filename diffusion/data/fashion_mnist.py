@@ -8,7 +8,7 @@ Source: Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747; file format LeCun's IDX.
 
 import gzip
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,9 @@ NAMES = (
     *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
 )
 
+PREFIXES = {"train": "train", "test": "t10k"}
+"""What the names of a split's files begin with."""
+
 
 @dataclass(frozen=True)
 class FashionMnist:
@@ -30,11 +33,23 @@ class FashionMnist:
       batch_size: images in a batch, over all devices.
       path: folder with train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz.
       labelled: whether batches include the class.
+      split: "train", or "test" for the 10,000 others (t10k-*.gz).
+    Raises:
+      ValueError: there is no such split.
     """
 
     batch_size: int = 128
     path: str = "/usr/share/datasets/fashion-mnist"
     labelled: bool = True
+    split: str = "train"
+
+    def __post_init__(self):
+        if self.split not in PREFIXES:
+            raise ValueError(f"split={self.split!r}; use {' or '.join(PREFIXES)}.")
+
+    @property
+    def held_out(self) -> "FashionMnist":
+        return replace(self, split="test")
 
     @property
     def spec(self) -> Spec:
@@ -45,15 +60,16 @@ class FashionMnist:
         return len(NAMES) if self.labelled else None
 
     def load(self) -> ImageArrays:
-        """The training images.
+        """The images of the split.
 
         Raises:
           FileNotFoundError: a file is missing; the message says where to get it.
           ValueError: a file is damaged.
         """
         folder = Path(self.path).expanduser()
-        images = _read_idx(folder / "train-images-idx3-ubyte.gz", dims=3)
-        labels = _read_idx(folder / "train-labels-idx1-ubyte.gz", dims=1)
+        prefix = PREFIXES[self.split]
+        images = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", dims=3)
+        labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", dims=1)
         if len(images) != len(labels) or labels.max() >= len(NAMES):
             raise ValueError(
                 f"{folder}: the labels do not belong to the images; download both files again."
@@ -67,7 +83,7 @@ def _read_idx(path: Path, dims: int) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist; `apt install dataset-fashion-mnist`, or download "
-            "train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz from "
+            f"{path.name} and the other files from "
             "https://github.com/zalandoresearch/fashion-mnist and add --data.path with their "
             "folder."
         )

@@ -40,8 +40,7 @@ class Fit:
           ValueError: it cannot be read as an image.
         """
         if isinstance(content, np.ndarray):
-            squeeze = content.ndim == 3 and content.shape[-1] == 1
-            image = Image.fromarray(content[..., 0] if squeeze else content)
+            image = images.from_array(content)
         else:
             image = images.open_image(content, name)
         pixels = images.flatten(image, name, self.channels, self.background)

@@ -122,6 +122,12 @@ def open_image(content: bytes, name: str) -> Image.Image:
         raise ValueError(f"{name} cannot be read as an image: {error}.") from error
 
 
+def from_array(pixels: UInt8[np.ndarray, "..."]) -> Image.Image:
+    """An image of pixels (H, W) or (H, W, 1, 3 or 4)."""
+    is_grey = pixels.ndim == 3 and pixels.shape[-1] == 1
+    return Image.fromarray(pixels[..., 0] if is_grey else pixels)
+
+
 def flatten(
     image: Image.Image, name: str, channels: int, background: int
 ) -> UInt8[np.ndarray, "H W C"]:

@@ -23,7 +23,7 @@ from diffusion.metrics.precision_recall import (
     density_coverage,
     precision_recall,
 )
-from diffusion.metrics.statistics import FeatureStatistics
+from diffusion.metrics.statistics import FeatureStatistics, holds_statistics
 
 __all__ = [
     "INCEPTION_PROTOCOL",
@@ -35,6 +35,7 @@ __all__ = [
     "cmmd",
     "density_coverage",
     "frechet_distance",
+    "holds_statistics",
     "inception",
     "inception_score",
     "inception_shapes",

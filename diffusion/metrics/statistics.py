@@ -190,6 +190,20 @@ _DAMAGED = (  # what NumPy raises for files of another kind and for damaged ones
 )
 
 
+def holds_statistics(path: Path) -> bool:
+    """Whether an npz has the arrays of `FeatureStatistics`, and not images.
+
+    Raises:
+      OSError: it cannot be opened.
+      ValueError: it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return "mu" in arrays.files
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+        raise ValueError(f"{path} is no npz, or damaged: {error}.") from None
+
+
 def _joined(batches: Iterable[Any], num_images: int) -> Iterator[Float[np.ndarray, "_ D"]]:
     """The batches, joined until they have that many images or more."""
     waiting = []

@@ -1,0 +1,267 @@
+"""Compares images with a reference: which images, which network, and the numbers of all seeds."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from commands import config_file, feature_files, feature_networks, image_sets, pipeline
+from commands.diffusers_folder import is_diffusers_folder
+from commands.evaluate_request import EvaluateRequest
+from commands.feature_networks import FeatureNetwork
+from commands.image_sets import ImageSet
+from commands.measures import MEASURES, Described, measure
+from diffusion import metrics
+from diffusion.data import BY_NAME
+from diffusion.run import checkpoint, hosts
+from diffusion.sharding import Mesh
+
+MOST_IMAGES = 50_000
+"""Images that are drawn of a run unless the command says how many: the number of the papers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What images are compared with.
+
+    Attributes:
+      name: what messages call it.
+      images: its images, or None.
+      held_out: images of the same kind that training does not see, or None.
+      statistics: of a file, where there are no images.
+      num_classes: of the images, or None.
+    """
+
+    name: str
+    images: ImageSet | None = None
+    held_out: ImageSet | None = None
+    statistics: metrics.FeatureStatistics | None = None
+    num_classes: int | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The numbers of an evaluation.
+
+    Attributes:
+      values: numbers of each seed, by name.
+      floor: the same numbers of real images, by name.
+      floor_of: which real images these are.
+      protocol: what they depend on, by name.
+    """
+
+    values: dict[str, list[float]]
+    floor: dict[str, float]
+    floor_of: str
+    protocol: dict[str, str]
+
+
+def reference_of(request: EvaluateRequest) -> Reference:
+    """Opens the reference of the command line, or the run's own training data.
+
+    Raises:
+      OSError, ValueError: it cannot be read, or there is none.
+    """
+    named = request.reference
+    if named is None:
+        if not _can_be_sampled(request.target) or is_diffusers_folder(request.target):
+            raise ValueError(
+                f"{request.target} is no run, so its training data is not known; give --reference."
+            )
+        recipe = config_file.from_json(checkpoint.read_config(request.target))
+        return _of_dataset(f"the training data ({type(recipe.data).__name__})", recipe.data)
+    if named in BY_NAME:
+        return _of_dataset(named, BY_NAME[named]())
+    if named.endswith(".npz") and metrics.holds_statistics(Path(named)):
+        return Reference(named, statistics=metrics.FeatureStatistics.load(Path(named)))
+    return Reference(named, images=image_sets.of_files(named))
+
+
+def _of_dataset(name: str, data: Any) -> Reference:
+    if any(item.name == "labelled" for item in dataclasses.fields(data)):
+        data = dataclasses.replace(data, labelled=True)  # for the classifier of --features self
+    held_out = getattr(data, "held_out", None)
+    return Reference(
+        name,
+        images=image_sets.of_dataset(name, data),
+        held_out=None if held_out is None else image_sets.of_dataset(f"{name}, held out", held_out),
+        num_classes=data.num_classes,
+    )
+
+
+def targets(request: EvaluateRequest, reference: Reference) -> list[ImageSet]:
+    """The images to measure: one set for each seed of a run, or those of a file or folder.
+
+    Raises:
+      OSError, ValueError: they cannot be read, or are fewer than --num-images.
+    """
+    folder, sampling = request.target, request.sampling
+    if _can_be_sampled(folder):
+        trained = pipeline.read(folder, sampling.step, sampling.ema)
+        trained = dataclasses.replace(trained, sampling=sampling.sampling(trained.sampling))
+        trained.check()
+        default = reference.images.count if reference.images else MOST_IMAGES
+        count = request.num_images or min(default, MOST_IMAGES)
+        seeds = range(sampling.seed, sampling.seed + request.seeds)
+        size = rounded(sampling.batch_size)
+        return [
+            image_sets.of_samples(trained, folder, seed=seed, count=count, batch_size=size)
+            for seed in seeds
+        ]
+    if request.seeds > 1:
+        raise ValueError(f"--seeds {request.seeds}: {folder} is no run; its images are drawn.")
+    channels = 3 if reference.images is None else reference.images.shape[-1]
+    found = image_sets.of_files(str(folder), channels)
+    if request.num_images is None:
+        return [found]
+    if request.num_images > found.count:
+        raise ValueError(f"--num-images {request.num_images}: {folder} has {found.count} images.")
+    return [found.first(request.num_images)]
+
+
+def _can_be_sampled(folder: Path) -> bool:
+    """Whether it is the folder of a run or of diffusers, and not one of images."""
+    return any((folder / name).is_file() for name in ("config.json", "model_index.json"))
+
+
+def write_statistics(request: EvaluateRequest) -> str:
+    """Writes the statistics of the target, a dataset's too; returns a line that says so.
+
+    Raises:
+      OSError, ValueError: the images or the weights cannot be read.
+    """
+    if request.features == "self":
+        raise ValueError("--statistics needs --features FILE: `self` is another for each dataset.")
+    network = feature_networks.read(Path(request.features).expanduser())
+    name, file = str(request.target), request.statistics
+    assert file is not None
+    data = BY_NAME.get(name)
+    images = [image_sets.of_dataset(name, data())] if data else targets(request, Reference("none"))
+    found = describer(request, network)(images[0]).statistics
+    if hosts.is_main():
+        found.save(file)
+    return f"statistics of {found.count} images of {images[0].name}: {file}"
+
+
+def rounded(batch_size: int) -> int:
+    """The batch size, rounded up to a multiple of the devices."""
+    devices = Mesh().make().size
+    return -(-batch_size // devices) * devices
+
+
+def network_of(request: EvaluateRequest, reference: Reference) -> FeatureNetwork:
+    """The network whose features are compared.
+
+    Raises:
+      OSError, ValueError: its file cannot be read, the reference has no classes for `self`, or a
+        measure is defined by another network.
+    """
+    if request.features != "self":
+        network = feature_networks.read(Path(request.features).expanduser())
+        _check_network(request, network.name)
+        return network
+    _check_network(request, "self")
+    if reference.images is None or reference.num_classes is None:
+        raise ValueError(
+            f"--features self needs a reference with classes, and {reference.name} has none; give "
+            "a file of weights."
+        )
+    images = reference.images
+    if reference.held_out is None:
+        images = images.every_other()  # the other half judges it
+    return feature_networks.own(images, reference.num_classes, request.cache_dir.expanduser())
+
+
+def _check_network(request: EvaluateRequest, network: str) -> None:
+    for name in request.metrics or ():
+        MEASURES[name].check_network(name, network)
+
+
+def evaluate(
+    request: EvaluateRequest,
+    reference: Reference,
+    network: FeatureNetwork,
+    sets: list[ImageSet],
+) -> Result:
+    """Measures each set against the reference, and the reference's own images as the floor.
+
+    Raises:
+      ValueError: a measure lacks something; see `Measure.check`.
+    """
+    describe = describer(request, network)
+    names = request.metrics or (("fid", "kid") if network.name == "Inception" else ("fd", "pr"))
+    if reference.statistics is not None and request.metrics is None:
+        names = names[:1]
+    whole = _described_reference(describe, reference, network)
+    values: dict[str, list[float]] = {}
+    for images in sets:
+        described = describe(images)
+        for name in names:
+            MEASURES[name].check(name, network.name, described, whole)
+        for title, number in measure(names, network.name, described, whole).items():
+            values.setdefault(title, []).append(number)
+    floor, floor_of = _floor(describe, reference, network, whole, names)
+    protocol = {
+        "images": f"{sets[0].count} of {' and '.join(images.name for images in sets)}",
+        "reference": f"{whole.statistics.count or 'unknown number'} of {reference.name}",
+        "network": f"{network.name}, {network.protocol}",
+        "pixels": f"{sets[0].shape}, rounded to 0 .. 255",
+        **sets[0].protocol,
+    }
+    return Result(values, floor, floor_of, protocol)
+
+
+def describer(request: EvaluateRequest, network: FeatureNetwork) -> Callable[[ImageSet], Described]:
+    """What describes a set of images by the network's features, which are kept in the cache."""
+    size, mesh = rounded(request.sampling.batch_size), Mesh().make()
+    cache = request.cache_dir.expanduser()
+
+    def describe(images: ImageSet) -> Described:
+        found = feature_files.read(network, images, cache, mesh=mesh, batch_size=size)
+        statistics = metrics.FeatureStatistics.of(found.features, network.protocol)
+        return Described(statistics, found.features, found.logits, images.labels)
+
+    return describe
+
+
+def _described_reference(
+    describe: Callable[[ImageSet], Described], reference: Reference, network: FeatureNetwork
+) -> Described:
+    if reference.images is not None:
+        return describe(reference.images)
+    statistics = reference.statistics
+    assert statistics is not None
+    if statistics.protocol not in ("", network.protocol):
+        raise ValueError(
+            f"{reference.name} has features of {statistics.protocol}, but --features "
+            f"{network.protocol}; give the same weights."
+        )
+    return Described(dataclasses.replace(statistics, protocol=network.protocol))
+
+
+def _floor(
+    describe: Callable[[ImageSet], Described],
+    reference: Reference,
+    network: FeatureNetwork,
+    whole: Described,
+    names: tuple[str, ...],
+) -> tuple[dict[str, float], str]:
+    """The same numbers of real images: held-out ones, or one half against the other."""
+    if reference.held_out is not None:
+        images = describe(reference.held_out)
+        return measure(names, network.name, images, whole), reference.held_out.name
+    if whole.features is None:
+        return {}, ""
+    # the second half is the one that `self` was trained on
+    halves = [_part(whole, slice(start, None, 2), network) for start in (1, 0)]
+    return measure(names, network.name, *halves), f"half of {reference.name} against the other"
+
+
+def _part(whole: Described, rows: slice, network: FeatureNetwork) -> Described:
+    features, logits, labels = (None if x is None else x[rows] for x in whole[1:])
+    assert features is not None
+    statistics = metrics.FeatureStatistics.of(np.ascontiguousarray(features), network.protocol)
+    return Described(statistics, features, logits, labels)
