@@ -25,8 +25,7 @@ def main(argv: list[str]) -> None:
             return
         reference = evaluation.reference_of(request)
         sets = evaluation.targets(request, reference)
-        network = evaluation.network_of(request, reference)
-        result = evaluation.evaluate(request, reference, network, sets)
+        result = evaluation.evaluate(request, reference, sets)
         hosts.print_on_main(report.table(result))
         if request.json is not None and hosts.is_main():
             request.json.write_text(json.dumps(dataclasses.asdict(result), indent=2) + "\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from commands import cli, sample_request
 from commands.cli import HostOptions
-from commands.measures import MEASURES
+from commands.measures import BPD, MEASURES
 from commands.sample_request import SampleRequest
 
 
@@ -48,8 +48,8 @@ class EvaluateRequest:
         if self.num_images == 1:
             raise ValueError("--num-images 1 has no covariance; use 2 or more.")
         for name in self.metrics or ():
-            if name not in MEASURES:
-                raise ValueError(f"--metrics {name}: choose from {', '.join(MEASURES)}.")
+            if name not in (*MEASURES, BPD):
+                raise ValueError(f"--metrics {name}: choose from {', '.join((*MEASURES, BPD))}.")
         if self.statistics is not None and (self.reference or self.metrics or self.seeds > 1):
             raise ValueError(
                 "--statistics writes those of one set of images, and excludes --reference, "
@@ -64,6 +64,7 @@ def parse(argv: list[str]) -> EvaluateRequest:
       ValueError: a value is outside its range, or options exclude each other.
     """
     described = "\n".join(f"  {name:10} {kind.help}" for name, kind in MEASURES.items())
+    described += f"\n  {BPD:10} bits per dimension of real images under a run"
     parser = argparse.ArgumentParser(
         "evaluate.py",
         description="Measures images against others.",

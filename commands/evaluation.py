@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from commands import config_file, feature_files, feature_networks, image_sets, pipeline
+from commands import config_file, feature_files, feature_networks, image_sets, likelihood, pipeline
 from commands.diffusers_folder import is_diffusers_folder
 from commands.evaluate_request import EvaluateRequest
 from commands.feature_networks import FeatureNetwork
 from commands.image_sets import ImageSet
-from commands.measures import MEASURES, Described, measure
+from commands.measures import BPD, MEASURES, Described, measure
 from diffusion import metrics
 from diffusion.data import BY_NAME
 from diffusion.run import checkpoint, hosts
@@ -21,6 +21,10 @@ from diffusion.sharding import Mesh
 
 MOST_IMAGES = 50_000
 """Images that are drawn of a run unless the command says how many: the number of the papers."""
+
+
+BPD_IMAGES = 1000
+"""Real images whose bits per dimension are measured unless the command says how many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,25 +180,31 @@ def network_of(request: EvaluateRequest, reference: Reference) -> FeatureNetwork
 
 
 def _check_network(request: EvaluateRequest, network: str) -> None:
-    for name in request.metrics or ():
+    for name in set(request.metrics or ()) - {BPD}:
         MEASURES[name].check_network(name, network)
 
 
-def evaluate(
-    request: EvaluateRequest,
-    reference: Reference,
-    network: FeatureNetwork,
-    sets: list[ImageSet],
-) -> Result:
+def evaluate(request: EvaluateRequest, reference: Reference, sets: list[ImageSet]) -> Result:
     """Measures each set against the reference, and the reference's own images as the floor.
 
     Raises:
-      ValueError: a measure lacks something; see `Measure.check`.
+      OSError, ValueError: weights cannot be read, or a measure lacks something.
     """
+    found = Result({}, {}, "", {})
+    if request.metrics != (BPD,):
+        found = _compared(request, reference, sets)
+    if BPD in (request.metrics or ()):
+        found = _with_bits(found, request, reference)
+    return found
+
+
+def _compared(request: EvaluateRequest, reference: Reference, sets: list[ImageSet]) -> Result:
+    network = network_of(request, reference)
     describe = describer(request, network)
-    names = request.metrics or (("fid", "kid") if network.name == "Inception" else ("fd", "pr"))
-    if reference.statistics is not None and request.metrics is None:
-        names = names[:1]
+    default = ("fid", "kid") if network.name == "Inception" else ("fd", "pr")
+    if reference.statistics is not None:
+        default = default[:1]
+    names = tuple(name for name in request.metrics or default if name != BPD)
     whole = _described_reference(describe, reference, network)
     values: dict[str, list[float]] = {}
     for images in sets:
@@ -206,12 +216,29 @@ def evaluate(
     floor, floor_of = _floor(describe, reference, network, whole, names)
     protocol = {
         "images": f"{sets[0].count} of {' and '.join(images.name for images in sets)}",
+        "pixels": f"{sets[0].shape}, rounded to 0 .. 255",
         "reference": f"{whole.statistics.count or 'unknown number'} of {reference.name}",
         "network": f"{network.name}, {network.protocol}",
-        "pixels": f"{sets[0].shape}, rounded to 0 .. 255",
         **sets[0].protocol,
     }
     return Result(values, floor, floor_of, protocol)
+
+
+def _with_bits(result: Result, request: EvaluateRequest, reference: Reference) -> Result:
+    images, sampling = reference.held_out or reference.images, request.sampling
+    if images is None or not _can_be_sampled(request.target):
+        raise ValueError("--metrics bpd needs a run, and a reference of images.")
+    images = images.first(min(request.num_images or BPD_IMAGES, images.count))
+    trained = pipeline.read(request.target, sampling.step, sampling.ema)
+    trained = dataclasses.replace(trained, sampling=sampling.sampling(trained.sampling))
+    size = rounded(sampling.batch_size)
+    bits = likelihood.bits_per_dim(trained, images, seed=sampling.seed, batch_size=size)
+    protocol = result.protocol | {
+        "bits/dim": f"of {images.count} images of {images.name}, one probe"
+    }
+    return dataclasses.replace(
+        result, values=result.values | {"bits/dim": [bits]}, protocol=protocol
+    )
 
 
 def describer(request: EvaluateRequest, network: FeatureNetwork) -> Callable[[ImageSet], Described]:

@@ -9,6 +9,9 @@ from jaxtyping import Float, Int
 
 from diffusion import metrics
 
+BPD = "bpd"
+"""The one measure that asks the run about real images, and compares no images."""
+
 KID_SUBSET = 1000
 
 

@@ -11,10 +11,11 @@ def table(result: Result) -> str:
     spread = ["spread", "lowest", "highest"] if num_seeds > 1 else []
     rows = [["", "mean" if spread else "value", *spread, *(["real"] if result.floor else [])]]
     for name, values in result.values.items():
-        numbers = [float(np.mean(values))]
+        numbers: list[float | None] = [float(np.mean(values))]
         if spread:
-            numbers += [float(np.std(values, ddof=1)), min(values), max(values)]
-        numbers += [result.floor[name]] if result.floor else []
+            several = (float(np.std(values, ddof=1)), min(values), max(values))
+            numbers += several if len(values) > 1 else (None,) * 3
+        numbers += [result.floor.get(name)] if result.floor else []
         rows.append([name, *map(_shown, numbers)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
@@ -33,5 +34,7 @@ def table(result: Result) -> str:
     return "\n".join([*lines, "", *(f"{name:{width}}  {what}" for name, what in protocol.items())])
 
 
-def _shown(number: float) -> str:
+def _shown(number: float | None) -> str:
+    if number is None:
+        return ""
     return f"{number:.4g}" if abs(number) < 1000 else f"{number:.0f}"

@@ -12,11 +12,13 @@ import safetensors.numpy
 from PIL import Image
 from runs import mistake
 
+import diffusion as dm
 import evaluate
-from commands import feature_files, feature_networks, image_sets
+from commands import feature_files, feature_networks, image_sets, pipeline
 from commands.feature_networks import FeatureNetwork, Kind
 from diffusion import metrics
 from diffusion.data import Digits
+from diffusion.keys import IMPL
 from diffusion.metrics import own_classifier as own
 from diffusion.sharding import Mesh
 
@@ -208,6 +210,33 @@ def test_a_run_is_measured_by_a_classifier_of_its_own_data(run_dir, tmp_path, mo
     assert "2 steps, 3 network calls an image" in one["protocol"]["grid"]
     said = capsys.readouterr().out
     assert said.count("Training a classifier") == 1 and "lowest" in said
+
+
+@pytest.mark.slow
+def test_bits_per_dimension_are_those_of_the_likelihood(run_dir, tmp_path):
+    result = run(
+        tmp_path,
+        run_dir,
+        "--metrics",
+        "bpd",
+        "--num-images",
+        6,
+        "--batch-size",
+        4,
+        "--num-steps",
+        9,
+    )
+    trained, images = pipeline.read(run_dir), image_sets.of_dataset("digits", Digits(batch_size=8))
+    key = jax.random.key(0, impl=IMPL)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(6))
+    bits = dm.bits_per_dim(
+        trained.denoiser(jnp.asarray(images.labels[:6])),
+        jnp.asarray(images.read(0, 6)),
+        keys,
+        num_probes=1,
+    )
+    assert result["values"]["bits/dim"] == [pytest.approx(float(bits.mean()), rel=1e-3)]
+    assert "of 6 images" in result["protocol"]["bits/dim"]
 
 
 def test_the_classifier_learns_and_is_a_function_of_its_data(monkeypatch):
