@@ -1,187 +1,66 @@
 """Reads tensors from a file of torch.save (`.bin`, `.pth`) without running anything in it.
 
-Such a file is a ZIP archive: `data.pkl`, a program for pickle, and the bytes of each storage. The
-program is read here as data: of its instructions those that build dictionaries, lists, numbers,
-words and tensors are followed, and any other, above all the call of a function, is refused by name.
+Since PyTorch 1.6 such a file is a ZIP archive: `data.pkl`, a program for pickle that torch_program
+follows as data, and the bytes of each storage. Earlier files are read by torch_legacy.
 
-Source: PyTorch 2.13, torch/serialization.py; Python's pickletools, which decodes instructions only.
+Source: PyTorch 2.13, torch/serialization.py.
 """
 
-import pickletools
+import io
 import zipfile
+import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
-TYPES = {
-    "DoubleStorage": np.float64,
-    "FloatStorage": np.float32,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": jnp.bfloat16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
-}
+from unet_flax.diffusers.torch_legacy import MAGIC, read_legacy
+from unet_flax.diffusers.torch_program import Tensor, read_state_dict
 
-
-class Name(NamedTuple):
-    """A class or function that the program names; it is compared, never looked up."""
-
-    module: str
-    name: str
-
-
-ORDERED_DICT = Name("collections", "OrderedDict")
-TENSOR = Name("torch._utils", "_rebuild_tensor_v2")
-PARAMETER = Name("torch._utils", "_rebuild_parameter")
-MARK = object()
+DAMAGE = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(MemoryError, EOFError, NotImplementedError, zlib.error),
+)
+"""What reading a damaged program or archive raises; MemoryError where a length is damaged."""
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a state dictionary by their names.
 
     Raises:
-      ValueError: the file is damaged, of the format before PyTorch 1.6, or holds anything but a
-        dictionary of tensors.
+      ValueError: the file is damaged, or holds anything but a dictionary of tensors.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            (program,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-            folder = program.removesuffix("data.pkl")
-            order = folder + "byteorder"
-            if order in archive.namelist() and archive.read(order) != b"little":
-                raise ValueError("its bytes are not in little-endian order")
-            values = _follow(archive.read(program), lambda key: archive.read(f"{folder}data/{key}"))
-    except zipfile.BadZipFile:
-        raise ValueError(
-            f"{path} is no file of torch.save since PyTorch 1.6, or damaged; write the weights as "
-            "safetensors instead."
-        ) from None
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read as tensors: {error}.") from None
-    if not isinstance(values, dict) or not values:
-        raise ValueError(f"{path} holds no dictionary of tensors.")
-    for name, value in values.items():
-        if not isinstance(name, str) or not isinstance(value, np.ndarray):
-            raise ValueError(f"{path}: {name!r} is no tensor.")
-    return values
+    with open(path, "rb") as file:
+        is_legacy = file.read(len(MAGIC)) == MAGIC
+        file.seek(0)
+        try:
+            tensors, storages = read_legacy(file) if is_legacy else _read_archive(file)
+            return {name: tensor.array(storages) for name, tensor in tensors.items()}
+        except zipfile.BadZipFile:
+            raise ValueError(
+                f"{path} is no file of torch.save, or damaged; write the weights as safetensors "
+                "instead."
+            ) from None
+        except DAMAGE as error:
+            cause = str(error) or type(error).__name__
+            raise ValueError(f"{path} cannot be read as tensors: {cause}.") from None
 
 
-def _follow(program: bytes, read: Any) -> Any:
-    """The object that a pickle program builds.
-
-    Args:
-      read: the bytes of a storage by its key.
-    """
-    stack: Any = []
-    memo: dict[int, Any] = {}
-
-    def since_mark() -> list[Any]:
-        place = max(i for i, item in enumerate(stack) if item is MARK)
-        items = stack[place + 1 :]
-        del stack[place:]
-        return items
-
-    argument: Any
-    for opcode, argument, _ in pickletools.genops(program):
-        match opcode.name:
-            case "PROTO" | "FRAME":
-                pass
-            case "STOP":
-                return stack.pop()
-            case "MARK":
-                stack.append(MARK)
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE" | "NEWFALSE":
-                stack.append(opcode.name == "NEWTRUE")
-            case (
-                "BININT"
-                | "BININT1"
-                | "BININT2"
-                | "LONG1"
-                | "BINFLOAT"
-                | "BINUNICODE"
-                | "SHORT_BINUNICODE"
-            ):
-                stack.append(argument)
-            case "GLOBAL":
-                stack.append(Name(*argument.split(" ", 1)))
-            case "STACK_GLOBAL":
-                name, module = stack.pop(), stack.pop()
-                stack.append(Name(module, name))
-            case "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
-            case "TUPLE":
-                stack.append(tuple(since_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                number = int(opcode.name[-1])
-                stack[-number:] = [tuple(stack[-number:])]
-            case "APPEND":
-                item = stack.pop()
-                stack[-1].append(item)
-            case "APPENDS":
-                items = since_mark()
-                stack[-1].extend(items)
-            case "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                stack[-1][key] = value
-            case "SETITEMS":
-                items = since_mark()
-                stack[-1].update(zip(items[::2], items[1::2], strict=True))
-            case "BINPERSID":
-                stack.append(_storage(stack.pop(), read))
-            case "REDUCE":
-                arguments, function = stack.pop(), stack.pop()
-                stack.append(_reduced(function, arguments))
-            case "BUILD":
-                stack.pop()  # attributes of a dictionary, such as a module's versions
-                if not isinstance(stack[-1], dict):
-                    raise ValueError("it sets the state of an object that is no dictionary")
-            case other:
-                raise ValueError(f"its instruction {other} is none that tensors need")
-    raise ValueError("its program does not end")
-
-
-def _storage(persistent: Any, read: Any) -> np.ndarray:
-    kind, storage, key, _, size = persistent
-    if kind != "storage" or not isinstance(storage, Name) or storage.name not in TYPES:
-        raise ValueError(f"it has a storage of type {getattr(storage, 'name', storage)!r}")
-    values = np.frombuffer(read(str(key)), TYPES[storage.name])
-    if len(values) < size:
-        raise ValueError(f"storage {key} has {len(values)} values in place of {size}")
-    return values
-
-
-def _reduced(function: Any, arguments: Any) -> Any:
-    if function == ORDERED_DICT and not arguments:
-        return {}
-    if function == PARAMETER:
-        return arguments[0]
-    if function == TENSOR:
-        storage, offset, size, stride = arguments[:4]
-        if 0 in size:
-            return np.zeros(size, storage.dtype)
-        if offset < 0 or any(step < 0 for step in stride) or any(n < 0 for n in size):
-            raise ValueError("a tensor begins before its storage")
-        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if last >= len(storage):
-            raise ValueError("a tensor ends after its storage")
-        strides = tuple(step * storage.itemsize for step in stride)
-        return np.lib.stride_tricks.as_strided(storage[offset:], size, strides).copy()
-    raise ValueError(f"it calls {'.'.join(function) if isinstance(function, Name) else function!r}")
+def _read_archive(file: io.BufferedReader) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
+    """The tensors that the file describes, and its storages by their keys."""
+    with zipfile.ZipFile(file) as archive:
+        (program,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+        folder = program.removesuffix("data.pkl")
+        order = folder + "byteorder"
+        if order in archive.namelist() and archive.read(order) != b"little":
+            raise ValueError("its bytes are not in little-endian order")
+        tensors = read_state_dict(io.BytesIO(archive.read(program)))
+        storages = {}
+        for storage in {tensor.storage for tensor in tensors.values()}:
+            bytes_ = archive.read(f"{folder}data/{storage.key}")
+            array = np.frombuffer(bytes_, storage.dtype)
+            if len(array) < storage.size:
+                raise ValueError(
+                    f"storage {storage.key} has {len(array)} values in place of {storage.size}"
+                )
+            storages[storage.key] = array
+    return tensors, storages
