@@ -98,6 +98,7 @@ ROOMS = {
         f"{JAX} PIL requests sklearn tensorflow_datasets datasets grain absl tqdm",
         "diffusion/ranges diffusion/pixels diffusion/optional",
     ),
+    "diffusion/metrics/*": (JAX, ""),
     "diffusion/run/*": (
         f"{JAX} orbax tensorboardX tqdm safetensors",
         f"diffusion/sharding diffusion/pixels diffusion/optional {TRAINING} diffusion/data/*",
