@@ -1,6 +1,5 @@
 """DINOv2's features are transformers' (from_torch/make_transformers.py)."""
 
-import jax
 import numpy as np
 import pytest
 from from_torch import seeded
@@ -48,18 +47,6 @@ def test_features_of_published_sizes_equal_transformers(name, width, blocks, ima
     assert_close(dinov2(params, GOLDEN[images][:1]), GOLDEN[f"dinov2_{name}"])
 
 
-def test_weights_of_half_precision_give_float32_features():
-    half = {name: array.astype(np.float16) for name, array in TINY.items()}
-    rounded = {name: array.astype(np.float32) for name, array in half.items()}
-    pixels = GOLDEN["small"]
-    np.testing.assert_array_equal(dinov2(half, pixels), dinov2(rounded, pixels))
-
-
-def test_images_of_a_batch_do_not_meet():
-    both, pixels = dinov2(TINY, GOLDEN["small"]), GOLDEN["small"][::-1]
-    np.testing.assert_allclose(dinov2(TINY, pixels)[::-1], both, atol=1e-5)
-
-
 def test_interpolated_positions_pass_through_those_of_an_equal_grid():
     np.testing.assert_allclose(interpolation(37, 37), np.eye(37), atol=1e-12)
 
@@ -97,15 +84,3 @@ def test_another_file_is_refused_by_its_first_wrong_array(name, shape, says):
 
 def test_blocks_are_counted_by_their_highest_number():
     assert num_blocks({"a.0.x": 0, "a.10.x": 0, "b.30.x": 0}, "a.") == 11
-
-
-def test_the_network_is_compiled_once_a_shape():
-    before = dinov2._cache_size()
-    for seed in range(2):
-        dinov2(TINY, seeded.images(3, 16, 16, seed=seed))
-    assert dinov2._cache_size() == before + 1
-
-
-def test_weights_may_lie_on_the_device():
-    pixels = GOLDEN["small"]
-    np.testing.assert_array_equal(dinov2(jax.device_put(TINY), pixels), dinov2(TINY, pixels))

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from diffusion.metrics.layout import Params, Shape, as_float32, require_layout
-from diffusion.metrics.pillow import resize
+from diffusion.metrics.pillow import middle_square, resize
 from diffusion.metrics.transformer import (
     Weights,
     attention,
@@ -30,7 +30,7 @@ from diffusion.metrics.transformer import (
     stacked,
 )
 
-FILE = "model.safetensors of huggingface.co/openai/clip-vit-large-patch14-336"
+FILE = "the weights of huggingface.co/openai/clip-vit-large-patch14-336"
 HEAD_DIM = 64
 EPS = 1e-5
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -54,8 +54,8 @@ def clip_image(params: Params, pixels: UInt8[Array, "B H W 3"]) -> Float[Array, 
         kernel = w[f"{EMBEDDINGS}patch_embedding.weight"]
         positions = w[f"{EMBEDDINGS}position_embedding.weight"]
         size = _side(len(positions)) * kernel.shape[-1]
-        x = resize(_middle_square(pixels), size) / 255.0
-        x = (x - jnp.array([[[MEAN]]])) / jnp.array([[[STD]]])
+        x = resize(middle_square(pixels), size).astype(jnp.float32) / 255
+        x = (x - jnp.array([[[MEAN]]], x.dtype)) / jnp.array([[[STD]]], x.dtype)
         h = patches(x, kernel)
         token = w[f"{EMBEDDINGS}class_embedding"]
         token = jnp.broadcast_to(token, (len(h), 1, len(token)))
@@ -73,13 +73,6 @@ def _block(w: Weights, x: Float[Array, "B L E"]) -> Float[Array, "B L E"]:
     x = x + linear(w, "self_attn.out_proj", attention(q, k, v, HEAD_DIM))
     h = linear(w, "mlp.fc1", layer_norm(w, "layer_norm2", x, eps=EPS))
     return x + linear(w, "mlp.fc2", h * jax.nn.sigmoid(1.702 * h))  # OpenAI's quick GELU
-
-
-def _middle_square(pixels: UInt8[Array, "B H W 3"]) -> UInt8[Array, "B S S 3"]:
-    _, H, W, _ = pixels.shape
-    side = min(H, W)
-    top, left = (H - side) // 2, (W - side) // 2
-    return pixels[:, top : top + side, left : left + side]
 
 
 def _side(num_positions: int) -> int:

@@ -68,7 +68,8 @@ def dinov2(
     """
     with jax.default_matmul_precision("highest"):
         w = as_float32(params)
-        x = (resize(pixels, SIZE) / 255.0 - jnp.array([[[MEAN]]])) / jnp.array([[[STD]]])
+        x = resize(pixels, SIZE).astype(jnp.float32) / 255
+        x = (x - jnp.array([[[MEAN]]], x.dtype)) / jnp.array([[[STD]]], x.dtype)
         h = patches(x, w["embeddings.patch_embeddings.projection.weight"])
         h = h + along_last(w["embeddings.patch_embeddings.projection.bias"], h)
         token = jnp.broadcast_to(w["embeddings.cls_token"], (len(h), 1, h.shape[-1]))

