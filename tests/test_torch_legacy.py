@@ -59,6 +59,12 @@ def write(path, program, *, form=FORMAT, facts=FACTS, keys=("0",), values=(0, 1,
     return path
 
 
+def pairs(program):
+    """The same dictionary as Python 2 wrote it: OrderedDict([["w", tensor]])."""
+    item = program.removeprefix(b"\x80\x02}").removesuffix(b"s.")
+    return b"\x80\x02ccollections\nOrderedDict\n]](" + item + b"ea\x85R."
+
+
 VIEW = b"(" + word("1") + number(1) + number(3) + b"t"
 
 
@@ -69,8 +75,9 @@ VIEW = b"(" + word("1") + number(1) + number(3) + b"t"
         (tensor(view=VIEW), [2, 3]),
         (tensor(rebuild=b"_rebuild_tensor"), [1, 2]),
         (tensor(text=python_2_word), [1, 2]),
+        (pairs(tensor(text=python_2_word)), [1, 2]),
     ],
-    ids=["plain", "view of a storage", "before PyTorch 0.4", "Python 2"],
+    ids=["plain", "view of a storage", "before PyTorch 0.4", "words of Python 2", "pairs"],
 )
 def test_a_tensor_of_any_age_is_read(tmp_path, program, expected):
     np.testing.assert_array_equal(
@@ -89,6 +96,7 @@ def test_a_tensor_of_any_age_is_read(tmp_path, program, expected):
         ({"program": pickle.dumps({"w": {"v": 1}}, 2)}, "'w' is no tensor"),
         ({"program": tensor(storage=b"QuantStorage")}, "a storage of type 'QuantStorage'"),
         ({"program": tensor(length=5)}, "storage 0 has 4 values in place of 5"),
+        ({"program": tensor(length=3)}, "storage 0 has 4 values in place of 3"),
         ({"program": tensor(length=-1)}, "storage 0 has -1 values"),
         ({"program": tensor(view=VIEW, length=3)}, "a view of storage 0 lies outside it"),
         ({"program": tensor(length=2), "values": (0, 1)}, "ends after its storage"),

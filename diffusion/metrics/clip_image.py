@@ -40,8 +40,10 @@ BLOCKS = "vision_model.encoder.layers."
 
 
 def check(params: Params) -> None:
-    """Raises:
-    ValueError: naming the first array that is missing or misshapen.
+    """Refuses weights of another network.
+
+    Raises:
+      ValueError: naming the first array that is missing or misshapen.
     """
     require_layout(params, _layout(params), FILE)
 

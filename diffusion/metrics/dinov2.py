@@ -48,8 +48,10 @@ BLOCKS = "encoder.layer."
 
 
 def check(params: Params) -> None:
-    """Raises:
-    ValueError: naming the first array that is missing or misshapen.
+    """Refuses weights of another network.
+
+    Raises:
+      ValueError: naming the first array that is missing or misshapen.
     """
     if "embeddings.register_tokens" in params:
         raise ValueError(f"DINOv2 with registers gives other numbers than FD-DINOv2's; use {FILE}.")

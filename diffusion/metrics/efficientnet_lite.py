@@ -87,8 +87,10 @@ def weights_file() -> Path:
 
 
 def check(params: Params) -> None:
-    """Raises:
-    ValueError: naming the first array that is missing or misshapen.
+    """Refuses weights of another network.
+
+    Raises:
+      ValueError: naming the first array that is missing or misshapen.
     """
     require_layout(params, _layout(), FILE)
 

@@ -72,8 +72,10 @@ NETWORKS = {11: ("AlexNet", ALEXNET, 31), 3: ("VGG16", VGG16, 16)}
 
 
 def check(params: Params) -> None:
-    """Raises:
-    ValueError: naming the first array that is missing or misshapen.
+    """Refuses weights of another network.
+
+    Raises:
+      ValueError: naming the first array that is missing or misshapen.
     """
     require_layout(params, _layout(params), FILE)
 
@@ -122,9 +124,7 @@ def _directions(
         )
         h = jax.nn.relu(h + bias[None, None, None])
         if conv.is_compared:
-            square = jnp.square(h).sum(-1, keepdims=True)
-            # 1 in place of 0, where every activation is 0, keeps gradients from being nan
-            yield h / (jnp.sqrt(jnp.where(square > 0, square, 1.0)) + EPS)
+            yield h / (jnp.linalg.norm(h, axis=-1, keepdims=True) + EPS)
 
 
 def _max_pool(x: Float[Array, "B H W C"], window: int) -> Float[Array, "B h w C"]:

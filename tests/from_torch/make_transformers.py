@@ -33,7 +33,7 @@ def scaled(pixels, size, mean, std):
     return ((x - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2)
 
 
-def dinov2(pixels, width, num_blocks, is_giant=False, offset=0.0):
+def dinov2(pixels, width, num_blocks, is_giant=False, offset=0.0, change=dict):
     config = Dinov2Config(
         hidden_size=width,
         num_hidden_layers=num_blocks,
@@ -42,9 +42,8 @@ def dinov2(pixels, width, num_blocks, is_giant=False, offset=0.0):
         patch_size=14,
         use_swiglu_ffn=is_giant,
     )
-    model = load(
-        Dinov2Model, config, seeded.drawn(seeded.dinov2(width, num_blocks, is_giant=is_giant))
-    )
+    weights = change(seeded.drawn(seeded.dinov2(width, num_blocks, is_giant=is_giant)))
+    model = load(Dinov2Model, config, weights)
     if offset:
         model.embeddings.interpolate_pos_encoding = lambda *_: hub_positions(
             model.embeddings.position_embeddings, offset
@@ -62,7 +61,7 @@ def hub_positions(positions, offset):
     return torch.cat([positions[:, :1], grid.flatten(2).permute(0, 2, 1)], 1)
 
 
-def clip_image(pixels, width, num_blocks, *, patch, image_size, projection):
+def clip_image(pixels, width, num_blocks, *, patch, image_size, projection, change=dict):
     config = CLIPVisionConfig(
         hidden_size=width,
         intermediate_size=4 * width,
@@ -74,7 +73,7 @@ def clip_image(pixels, width, num_blocks, *, patch, image_size, projection):
         hidden_act="quick_gelu",
     )
     sizes = {"patch": patch, "image_size": image_size, "projection": projection}
-    weights = seeded.drawn(seeded.clip_image(width, num_blocks, **sizes))
+    weights = change(seeded.drawn(seeded.clip_image(width, num_blocks, **sizes)))
     model = load(CLIPVisionModelWithProjection, config, weights)
     mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
     embedding = model(scaled(pixels, image_size, mean, std)).image_embeds.numpy()
@@ -96,11 +95,13 @@ def main() -> None:
         dinov2_small=dinov2(small, 128, 2),
         dinov2_tall=dinov2(tall, 128, 2),
         dinov2_hub=dinov2(tall, 128, 2, offset=0.1),
+        dinov2_faint=dinov2(small, 128, 2, change=seeded.faint),
         dinov2_giant=dinov2(small, 128, 2, is_giant=True),
         dinov2_vits=dinov2(small[:1], 384, 12),
         dinov2_vitl=dinov2(large, 1024, 24),
         clip_small=clip_image(small, 128, 2, **tiny),
         clip_tall=clip_image(middle, 128, 2, **tiny),
+        clip_faint=clip_image(small, 128, 2, **tiny, change=seeded.faint),
         clip_vitl=clip_image(large, 1024, 24, **large_sizes),
     )
 
