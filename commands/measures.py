@@ -89,6 +89,10 @@ def _inception_score(x: Described, _: Described) -> dict[str, float]:
     return {"inception score": metrics.inception_score(x.logits).mean}
 
 
+def _cmmd(x: Described, y: Described) -> dict[str, float]:
+    return {"CMMD": metrics.cmmd(x.features, y.features)}
+
+
 def _precision_recall(x: Described, y: Described) -> dict[str, float]:
     found = metrics.precision_recall(x.features, y.features)
     return {"precision": found.precision, "recall": found.recall}
@@ -118,6 +122,7 @@ MEASURES = {
     "is": Measure(
         "inception score", _inception_score, "Inception", needs_features=False, needs_logits=True
     ),
+    "cmmd": Measure("CLIP's maximum mean discrepancy", _cmmd, network="CLIP"),
     "pr": Measure("precision and recall", _precision_recall),
     "dc": Measure("density and coverage", _density_coverage),
     "agreement": Measure(

@@ -80,7 +80,7 @@ def test_the_command_prints_what_the_measures_give_for_the_same_features(tmp_pat
         "--batch-size",
         16,
     )
-    params = feature_networks.read(weights).params
+    params = feature_networks.read(str(weights)).params
     fx, fy = (np.asarray(_features(params, np.repeat(a, 3, -1))) for a in (x, y))
     statistics = [metrics.FeatureStatistics.of(f) for f in (fx, fy)]
     expected = {

@@ -9,6 +9,7 @@
 Features are arrays (N, D) of any network. Everything but the network is float64 NumPy.
 """
 
+from diffusion.metrics import clip_image, dinov2, efficientnet_lite, lpips
 from diffusion.metrics.estimate import Estimate
 from diffusion.metrics.frechet import frechet_distance
 from diffusion.metrics.inception import PROTOCOL as INCEPTION_PROTOCOL
@@ -32,13 +33,17 @@ __all__ = [
     "FeatureStatistics",
     "PrecisionRecall",
     "check_inception",
+    "clip_image",
     "cmmd",
     "density_coverage",
+    "dinov2",
+    "efficientnet_lite",
     "frechet_distance",
     "holds_statistics",
     "inception",
     "inception_score",
     "inception_shapes",
     "kernel_inception_distance",
+    "lpips",
     "precision_recall",
 ]
