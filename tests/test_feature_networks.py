@@ -3,8 +3,10 @@
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from from_torch import seeded
 
+from commands import feature_networks
 from diffusion.metrics.clip_image import clip_image
 from diffusion.metrics.dinov2 import dinov2
 from diffusion.metrics.efficientnet_lite import efficientnet_lite0
@@ -64,3 +66,19 @@ def test_features_are_the_same_under_x64(name):
         wide = network(params, *inputs(name))
     assert wide.dtype == np.float32
     np.testing.assert_allclose(wide, found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("dinov2", "DINOv2"), ("clip", "CLIP"), ("efficientnet", "EffNetLite0")]
+)
+def test_the_command_tells_a_network_by_its_file_and_takes_grey_images(tmp_path, name, says):
+    network, params = NETWORKS[name]
+    path = tmp_path / "weights.safetensors"
+    safetensors.numpy.save_file(params, str(path))
+    found = feature_networks.read(str(path))
+    assert found.name == says and "sha256" in found.protocol
+    grey = inputs(name)[0][..., :1]
+    features, logits = found.function(found.params, grey)
+    assert (logits is None) == (name != "efficientnet")
+    offset = {"position_offset": 0.1} if name == "dinov2" else {}
+    np.testing.assert_array_equal(features, network(params, np.repeat(grey, 3, -1), **offset))
