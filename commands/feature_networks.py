@@ -140,7 +140,7 @@ def own(images: ImageSet, num_classes: int, cache_dir: Path) -> FeatureNetwork:
             f"--features self: {images.name} has no classes, which the classifier needs; give a "
             "file of weights."
         )
-    key = hashlib.sha256(f"own 1 {images.identity} {images.count}".encode()).hexdigest()[:20]
+    key = hashlib.sha256(f"own 2 {images.identity} {images.count}".encode()).hexdigest()[:20]
     file = cache_dir / "classifiers" / f"{key}.safetensors"
     if not file.exists():
         print(f"Training a classifier on {images.name} (once, about a minute) ...", flush=True)

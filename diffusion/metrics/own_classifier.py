@@ -16,9 +16,9 @@ from jaxtyping import Array, Float, Int, Integer, UInt8
 
 WIDTHS = (32, 64, 128)
 LARGEST = 32
-NUM_STEPS = 1500
+NUM_STEPS = 3000
 BATCH_SIZE = 64
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 4e-3
 
 Params = dict[str, Any]
 
