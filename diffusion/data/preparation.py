@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from diffusion.data import processes
 from diffusion.data.fit import Fit
 from diffusion.data.sources import Source
 from diffusion.optional import from_extra
@@ -153,7 +154,9 @@ def _read_spans(
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of JAX's threads
     with ProcessPoolExecutor(num_workers, context, _start_worker, (source, fit)) as pool:
         try:
-            yield from pool.map(_read_in_worker, spans)
+            with processes.deaf_to_interrupts(), processes.without_main_module():
+                blocks = pool.map(_read_in_worker, spans)  # starts the processes
+            yield from blocks
         except BrokenProcessPool:
             raise ChildProcessError(
                 "a process that reads pictures was killed, perhaps for lack of memory; use "
@@ -168,6 +171,7 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(source: Source, fit: Fit) -> None:
+    processes.end_with_parent()
     _worker.update(source=source, fit=fit)
 
 
