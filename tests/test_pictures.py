@@ -227,7 +227,9 @@ def test_a_killed_preparation_goes_on_to_the_same_bytes(
     read = []
     fit = Fit.__call__
     monkeypatch.setattr(Fit, "__call__", lambda *args: (read.append(args[2]), fit(*args))[1])
-    np.testing.assert_array_equal(pictures(tmp_path).load().pixels, whole.pixels)
+    again = pictures(tmp_path).load()
+    np.testing.assert_array_equal(again.pixels, whole.pixels)
+    assert again.checksum() == whole.checksum()
     assert len(read) + 3 * kept_parts >= 12 - 1 and "0.png" not in read[3 * (kept_parts == 0) :]
 
 
@@ -236,6 +238,7 @@ def test_kept_pixels_and_pictures_that_are_read_anew_give_the_same_batches(tmp_p
     kept, anew = pictures(tmp_path).load(), pictures(tmp_path, keeps_pixels=False).load()
     assert anew.resident() is None and len(anew) == len(kept) == 10
     assert anew.spec == kept.spec == pictures(tmp_path).spec
+    assert anew.checksum() == kept.checksum()
     for step in (0, 5, 2):
         np.testing.assert_array_equal(anew.batch(1, step)["image"], kept.batch(1, step)["image"])
         rows = anew.batch(1, step, slice(1, 3))["image"]
@@ -313,6 +316,11 @@ def test_the_command_trains_on_a_folder_and_samples_by_class(tmp_path, capsys):
     paths = ["--data.path", str(tmp_path / "a"), "--data.cache-dir", str(tmp_path / "cache")]
     argv = ["folder", *(network + run + data).split(), *paths, "--run-dir", str(tmp_path / "run")]
     train.main(argv)
+    (tmp_path / "a" / "cat" / "4.png").write_bytes(content(noise(9, 9, 3)))
+    with pytest.raises(SystemExit, match="2"):  # the order of its batches would be another
+        train.main([*argv, "--run.num-steps", "3"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "trained on other data (8 images, checksum " in line
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["data"]["class_names"] == ["cat", "dog"]
     assert os.listdir(tmp_path / "run" / "samples") == ["2.png"]

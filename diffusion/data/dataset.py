@@ -60,6 +60,13 @@ class Dataset(Protocol):
         """The whole dataset as arrays, or None if it does not fit into the host's memory."""
         ...
 
+    def checksum(self) -> int:
+        """32 bits that change with any example and with their order.
+
+        A run resumes only on data of the same checksum.
+        """
+        ...
+
 
 @runtime_checkable
 class DatasetConfig(Protocol):

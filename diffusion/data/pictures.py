@@ -119,8 +119,15 @@ class Pictures:
         classes = None if classes is None else classes[prepared.kept]
         if prepared.pixels is not None:
             names = self.class_names or ()
-            return ImageArrays(prepared.pixels, classes, names, self.batch_size)
-        return Streamed(source, prepared.kept, fit, classes, self.batch_size, workers)
+            return ImageArrays(
+                prepared.pixels,
+                classes,
+                names,
+                self.batch_size,
+                pixels_checksum=prepared.checksum,
+            )
+        kept, checksum = prepared.kept, prepared.checksum
+        return Streamed(source, kept, fit, classes, self.batch_size, workers, checksum)
 
     def _classes(self, found: Labels) -> np.ndarray:
         if found.names != self.class_names:

@@ -5,7 +5,8 @@ cache of a source is a folder whose name is a checksum of the source and of how 
 
     pixels.bin      uint8 (N, H, W, C), the pictures that can be read, in the source's order
     progress.jsonl  a line for each part that is done, from which a killed preparation goes on
-    index.json      written at the end: the number of pictures, and those that cannot be read
+    index.json      written at the end: the number of pictures, those that cannot be read, and the
+                    checksum of the pixels of all others
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from diffusion.data import processes
+from diffusion.data import checksum, processes
 from diffusion.data.fit import Fit
 from diffusion.data.sources import Source
 from diffusion.optional import from_extra
@@ -56,11 +57,13 @@ class Prepared:
       kept: the pictures that can be read, as indices of the source, ascending.
       rejected: the others.
       pixels: the pictures that can be read; None if they were not kept.
+      checksum: `checksum.of_array` of their pixels, kept or not.
     """
 
     kept: Int[np.ndarray, "N"]
     rejected: tuple[Rejected, ...]
     pixels: UInt8[np.ndarray, "N H W C"] | None
+    checksum: int
 
 
 def prepare(
@@ -75,7 +78,7 @@ def prepare(
     Raises:
       OSError: the cache cannot be written, or a process was killed.
     """
-    described = f"1 {source.fingerprint} {fit} {keeps_pixels}"
+    described = f"2 {source.fingerprint} {fit} {keeps_pixels}"
     folder = cache_dir / hashlib.sha256(described.encode()).hexdigest()[:20]
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / ".lock"):
@@ -94,7 +97,7 @@ def prepare(
         pixels = np.memmap(folder / "pixels.bin", np.uint8, "r", shape=shape)
         if pixels.nbytes <= IN_MEMORY_BYTES:
             pixels = np.array(pixels)
-    return Prepared(kept, rejected, pixels)
+    return Prepared(kept, rejected, pixels, found["checksum"])
 
 
 @contextlib.contextmanager
@@ -108,7 +111,7 @@ def _locked(file: Path) -> Iterator[None]:
 def _write(folder: Path, source: Source, fit: Fit, keeps_pixels: bool, num_workers: int) -> None:
     total, image_bytes = len(source.names), fit.height * fit.width * fit.channels
     parts = _finished_parts(folder / "progress.jsonl")
-    done = parts[-1]["done"] if parts else 0
+    done, crc = (parts[-1]["done"], parts[-1]["checksum"]) if parts else (0, 0)
     rejected = [pair for part in parts for pair in part["rejected"]]
     with (
         open(folder / "pixels.bin", "ab") as pixels,
@@ -125,11 +128,14 @@ def _write(folder: Path, source: Source, fit: Fit, keeps_pixels: bool, num_worke
                 pixels.write(block.tobytes())
                 pixels.flush()
             rejected += errors
-            progress.write(json.dumps({"done": span.stop, "rejected": errors}) + "\n")
+            crc = checksum.of_array(block, crc)
+            part = {"done": span.stop, "rejected": errors, "checksum": crc}
+            progress.write(json.dumps(part) + "\n")
             progress.flush()
             bar.update(len(span))
     partial = folder / ".index.json"
-    partial.write_text(json.dumps({"num_pictures": total, "rejected": rejected}))
+    found = {"num_pictures": total, "rejected": rejected, "checksum": crc}
+    partial.write_text(json.dumps(found))
     partial.replace(folder / "index.json")
 
 
