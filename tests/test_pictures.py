@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import train
+from commands import draw, pipeline
 from diffusion.data import Pictures
 from diffusion.data.fit import Fit
 from diffusion.run.feed import prefetch
@@ -323,4 +324,8 @@ def test_the_command_trains_on_a_folder_and_samples_by_class(tmp_path, capsys):
     assert "trained on other data (8 images, checksum " in line
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["data"]["class_names"] == ["cat", "dog"]
+    trained = pipeline.read(tmp_path / "run")
+    assert (
+        draw.labels(trained, "dog", 2).tolist() == draw.labels(trained, "1", 2).tolist() == [1, 1]
+    )
     assert os.listdir(tmp_path / "run" / "samples") == ["2.png"]

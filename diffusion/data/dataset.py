@@ -70,7 +70,10 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class DatasetConfig(Protocol):
-    """The configuration of a dataset, as a recipe states it."""
+    """The configuration of a dataset, as a recipe states it.
+
+    It may have `class_names`, the name of each class, by which sample.py's --label takes classes.
+    """
 
     @property
     def batch_size(self) -> int: ...
