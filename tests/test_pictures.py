@@ -169,6 +169,16 @@ def test_ten_are_named_and_the_others_counted(tmp_path, capsys):
     assert said.endswith("x09 is empty; and 3 more.\n")
 
 
+def test_a_name_cannot_write_to_the_terminal(tmp_path, capsys):
+    write(tmp_path / "a")
+    for name in ("a\nb", "\x1b[31m", os.fsdecode(b"\xff"), "\u732b"):
+        (tmp_path / "a" / name).write_bytes(b"")
+    pictures(tmp_path).load()
+    (line,) = capsys.readouterr().err.splitlines()
+    for shown in ("a\\nb is", "\\x1b[31m is", "\\udcff is", "\u732b is"):
+        assert shown in line
+
+
 def test_where_no_picture_can_be_read_there_is_no_dataset(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").write_bytes(b"")

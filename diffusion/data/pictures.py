@@ -144,10 +144,15 @@ class Pictures:
         reasons = "; ".join(reason.rstrip(".") for _, reason in rejected[:NAMED])
         more = f"; and {len(rejected) - NAMED} more" if len(rejected) > NAMED else ""
         said = f"{len(rejected)} of {total} pictures cannot be read: {reasons}{more}."
-        said = said.encode(errors="backslashreplace").decode()  # names may be no text at all
+        said = "".join(map(_printable, said))
         if self.on_error == "stop" or len(rejected) == total:
             raise ValueError(f"{self.path}: {said}")
         print(f"Skipped: {said}", file=sys.stderr, flush=True)
+
+
+def _printable(letter: str) -> str:
+    """A letter of a file's name, which may be a line's end, or no text at all."""
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
 
 
 def _cores() -> int:

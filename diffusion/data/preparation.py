@@ -192,7 +192,7 @@ def _read(source: Source, fit: Fit, span: range) -> Block:
         try:
             images.append(fit(source.read(index), name))
         except (ValueError, OSError) as error:
-            said = str(error) if isinstance(error, ValueError) else f"{name}: {error.strerror}"
-            rejected.append(Rejected(index, said))
+            reason = getattr(error, "strerror", None)  # without the path, which is the name
+            rejected.append(Rejected(index, f"{name}: {reason}" if reason else str(error)))
     shape = (-1, fit.height, fit.width, fit.channels)
     return np.array(images, np.uint8).reshape(shape), rejected
