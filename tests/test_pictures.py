@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import resource
+import signal
 import warnings
 
 import jax
@@ -242,6 +244,32 @@ def test_a_killed_preparation_goes_on_to_the_same_bytes(
     np.testing.assert_array_equal(again.pixels, whole.pixels)
     assert again.checksum() == whole.checksum()
     assert len(read) + 3 * kept_parts >= 12 - 1 and "0.png" not in read[3 * (kept_parts == 0) :]
+
+
+@pytest.mark.parametrize("file, size", [("pixels.bin", 100), ("pixels.bin", 0), ("index.json", 0)])
+def test_a_cache_that_is_not_whole_is_made_again(tmp_path, file, size):
+    write(tmp_path / "a")
+    whole = pictures(tmp_path).load()
+    (folder,) = (tmp_path / "cache").iterdir()
+    os.truncate(folder / file, size)
+    again = pictures(tmp_path).load()
+    np.testing.assert_array_equal(again.pixels, whole.pixels)
+    assert again.checksum() == whole.checksum()
+
+
+def test_a_full_disk_is_one_line_that_says_what_to_do(tmp_path):
+    write(tmp_path / "a")
+    os.makedirs(tmp_path / "cache")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing is an error
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+        with pytest.raises(OSError, match="room for 480 bytes .* data.keeps_pixels=false"):
+            pictures(tmp_path).load()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert len(pictures(tmp_path).load()) == 10
 
 
 def test_kept_pixels_and_pictures_that_are_read_anew_give_the_same_batches(tmp_path, capsys):

@@ -7,17 +7,15 @@ is kept in a cache; see `preparation`.
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from diffusion.data.arrays import ImageArrays
-from diffusion.data.dataset import Spec, image_spec
-from diffusion.data.fit import Fit
-from diffusion.data.preparation import Rejected, prepare
+from diffusion.data.dataset import Dataset, Spec, image_spec
 from diffusion.data.sources import Labels, open_source
-from diffusion.data.streamed import Streamed
 
 NAMED = 10
 """Pictures that cannot be read are counted, and this many of them are named."""
@@ -102,7 +100,7 @@ class Pictures:
             raise ValueError("path is empty; give a folder or a file of pictures.")
         return self.path
 
-    def load(self) -> ImageArrays | Streamed:
+    def load(self) -> Dataset:
         """The pictures, read and kept on first use.
 
         Raises:
@@ -110,6 +108,10 @@ class Pictures:
           ValueError: there are no pictures, one cannot be read and on_error is "stop", or the
             labels are not those of class_names.
         """
+        from diffusion.data.fit import Fit  # here, because arrays need no Pillow and no POSIX
+        from diffusion.data.preparation import prepare
+        from diffusion.data.streamed import Streamed
+
         source, fit = open_source(self._path()), Fit(*self._shape, self.background)
         workers = _cores() if self.num_workers is None else self.num_workers
         cache = Path(self.cache_dir).expanduser()
@@ -138,7 +140,7 @@ class Pictures:
             )
         return found.classes
 
-    def _report(self, rejected: tuple[Rejected, ...], total: int) -> None:
+    def _report(self, rejected: Sequence[tuple[int, str]], total: int) -> None:
         if not rejected:
             return
         reasons = "; ".join(reason.rstrip(".") for _, reason in rejected[:NAMED])

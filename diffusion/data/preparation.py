@@ -10,6 +10,7 @@ cache of a source is a folder whose name is a checksum of the source and of how 
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -76,17 +77,26 @@ def prepare(
       keeps_pixels: whether the pixels are kept too, which takes N * H * W * C bytes.
       num_workers: processes that read; 0 for none but this one.
     Raises:
-      OSError: the cache cannot be written, or a process was killed.
+      OSError: the cache cannot be written, for lack of room or else, or a process was killed.
     """
     described = f"2 {source.fingerprint} {fit} {keeps_pixels}"
     folder = cache_dir / hashlib.sha256(described.encode()).hexdigest()[:20]
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / ".lock"):
-        if not (folder / "index.json").exists():
-            if len(source.names) < IN_PROCESS:
-                num_workers = 0
-            _write(folder, source, fit, keeps_pixels, num_workers)
-    found = json.loads((folder / "index.json").read_text())
+    image_bytes = fit.height * fit.width * fit.channels if keeps_pixels else 0
+    try:
+        with _locked(folder / ".lock"):
+            if (found := _finished(folder, image_bytes)) is None:
+                if len(source.names) < IN_PROCESS:
+                    num_workers = 0
+                found = _write(folder, source, fit, image_bytes, num_workers)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"{folder}: {error.strerror}; make room for {len(source.names) * image_bytes:,} bytes "
+            "and run the same command again, or choose another data.cache_dir, or "
+            "data.keeps_pixels=false, which needs none."
+        ) from error
     rejected = tuple(Rejected(*pair) for pair in found["rejected"])
     is_kept = np.ones(found["num_pictures"], bool)
     is_kept[[picture for picture, _ in rejected]] = False
@@ -108,18 +118,35 @@ def _locked(file: Path) -> Iterator[None]:
         yield
 
 
-def _write(folder: Path, source: Source, fit: Fit, keeps_pixels: bool, num_workers: int) -> None:
-    total, image_bytes = len(source.names), fit.height * fit.width * fit.channels
+def _finished(folder: Path, image_bytes: int) -> dict[str, Any] | None:
+    """What an earlier call found, or None if there is none, or its files are not whole."""
+    try:
+        found = json.loads((folder / "index.json").read_text())
+        size = (folder / "pixels.bin").stat().st_size
+    except (FileNotFoundError, ValueError):  # a machine that loses power may leave it empty
+        return None
+    num_kept = found["num_pictures"] - len(found["rejected"])
+    return found if size == num_kept * image_bytes else None
+
+
+def _write(
+    folder: Path, source: Source, fit: Fit, image_bytes: int, num_workers: int
+) -> dict[str, Any]:
+    total, keeps_pixels = len(source.names), image_bytes > 0
     parts = _finished_parts(folder / "progress.jsonl")
     done, crc = (parts[-1]["done"], parts[-1]["checksum"]) if parts else (0, 0)
     rejected = [pair for part in parts for pair in part["rejected"]]
+    kept_bytes = (done - len(rejected)) * image_bytes
+    file = folder / "pixels.bin"
+    if kept_bytes > (file.stat().st_size if file.exists() else 0):  # or they would become black
+        parts, done, crc, rejected, kept_bytes = [], 0, 0, [], 0
     with (
-        open(folder / "pixels.bin", "ab") as pixels,
+        open(file, "ab") as pixels,
         open(folder / "progress.jsonl", "w") as progress,
         tqdm(total=total, initial=done, unit="img", desc="reading", disable=None) as bar,
     ):
         progress.writelines(json.dumps(part) + "\n" for part in parts)
-        pixels.truncate((done - len(rejected)) * image_bytes if keeps_pixels else 0)
+        pixels.truncate(kept_bytes)
         spans = [range(i, min(i + PART, total)) for i in range(done, total, PART)]
         for span, (block, errors) in zip(
             spans, _read_spans(source, fit, spans, num_workers), strict=True
@@ -137,6 +164,7 @@ def _write(folder: Path, source: Source, fit: Fit, keeps_pixels: bool, num_worke
     found = {"num_pictures": total, "rejected": rejected, "checksum": crc}
     partial.write_text(json.dumps(found))
     partial.replace(folder / "index.json")
+    return found
 
 
 def _finished_parts(file: Path) -> list[dict[str, Any]]:
