@@ -314,6 +314,19 @@ def test_any_number_of_processes_gives_the_same_bytes(tmp_path, monkeypatch, cap
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("is_gone, why", [(True, "No such file"), (False, "is empty")])
+def test_a_picture_that_is_lost_in_training_is_named(tmp_path, is_gone, why):
+    write(tmp_path / "a")
+    anew = pictures(tmp_path, keeps_pixels=False).load()
+    (tmp_path / "a" / "0.png").write_bytes(b"")
+    if is_gone:
+        (tmp_path / "a" / "0.png").unlink()
+    with pytest.raises(OSError, match=f"'0.png' could be read before .*{why}.*resumes") as caught:
+        for step in range(3):  # an epoch
+            anew.batch(0, step)
+    assert caught.value.filename is None  # of an error with one, the commands print no more
+
+
 @pytest.mark.slow
 def test_an_error_in_a_process_reaches_the_training(tmp_path):
     write(tmp_path / "a")
@@ -323,7 +336,7 @@ def test_an_error_in_a_process_reaches_the_training(tmp_path):
         file.write_bytes(b"")
     mesh = jax.make_mesh((1, 1), ("data", "fsdp"), devices=jax.devices()[:1])
     batches = prefetch(anew, mesh, 0, 0)
-    with pytest.raises(ValueError, match="is empty"):
+    with pytest.raises(OSError, match="is empty"):
         next(batches)
 
 

@@ -46,7 +46,7 @@ class Streamed:
         """{"image": float32 (B, H, W, C) in [-1, 1], "label": int32 (B,)}.
 
         Raises:
-          OSError, ValueError: a picture that could be read before cannot be read now.
+          OSError: a picture that could be read before cannot be read now.
         """
         chosen = order.indices(seed, step, self.batch_size, len(self))[rows]
         pixels = [self._pixels(int(index)) for index in self.kept[chosen]]
@@ -65,4 +65,12 @@ class Streamed:
         return {} if self.classes is None else {"label": self.classes}
 
     def _pixels(self, index: int) -> UInt8[np.ndarray, "H W C"]:
-        return self.fit(self.source.read(index), self.source.names[index])
+        name = self.source.names[index]
+        try:
+            return self.fit(self.source.read(index), name)
+        except (ValueError, OSError) as error:
+            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+            raise OSError(
+                f"{name!r} could be read before training, and now cannot ({reason}); restore it "
+                "and run the same command, which resumes from the last checkpoint."
+            ) from error
