@@ -1,14 +1,19 @@
 """Laws of the processes that prepare data: who stops them, and what they import."""
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from diffusion.data import preparation
+from diffusion.data.fit import Fit
 
 BATCHES = """
 import os, sys
@@ -59,6 +64,33 @@ def test_processes_outlive_ctrl_c_and_no_kill(tmp_path):
     while any(map(is_running, pids)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """A source that leaves a file for each picture that was read."""
+
+    folder: Path
+    names = tuple(map(str, range(40)))
+    fingerprint = ""
+
+    def labels(self, field):
+        raise NotImplementedError
+
+    def read(self, index):
+        (self.folder / str(index)).touch()
+        return np.zeros((4, 4), np.uint8)
+
+
+@pytest.mark.slow
+def test_processes_read_only_a_little_ahead_of_what_is_written(tmp_path):
+    spans = [range(i, i + 1) for i in range(40)]
+    blocks = preparation._read_spans(Counted(tmp_path), Fit(4, 4, 1), spans, 1)  # pyright: ignore
+    for _ in range(5):
+        next(blocks)
+    time.sleep(1)  # for many more, if nothing held them back
+    assert len(list(tmp_path.iterdir())) <= 5 + preparation.AHEAD
+    assert len(list(blocks)) == 35
 
 
 PICTURES = """

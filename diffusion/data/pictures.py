@@ -97,7 +97,7 @@ class Pictures:
 
     def _path(self) -> str:
         if not self.path:
-            raise ValueError("path is empty; give a folder or a file of pictures.")
+            raise ValueError("path is empty; give a folder or a file of pictures by --data.path.")
         return self.path
 
     def load(self) -> Dataset:

@@ -15,8 +15,9 @@ import fcntl
 import hashlib
 import json
 import multiprocessing
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ with from_extra("train"):
 
 PART = 256
 """Pictures that a process reads at a time."""
+
+AHEAD = 2
+"""Parts for each process that are read before they are needed."""
 
 IN_PROCESS = 2000
 """Fewer pictures than this are read without further processes, which take seconds to start."""
@@ -188,9 +192,13 @@ def _read_spans(
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of JAX's threads
     with ProcessPoolExecutor(num_workers, context, _start_worker, (source, fit)) as pool:
         try:
-            with processes.deaf_to_interrupts(), processes.without_main_module():
-                blocks = pool.map(_read_in_worker, spans)  # starts the processes
-            yield from blocks
+            ahead: deque[Future[Block]] = deque()
+            for span in spans:
+                with processes.deaf_to_interrupts(), processes.without_main_module():
+                    ahead.append(pool.submit(_read_in_worker, span))  # starts a process, at first
+                if len(ahead) > AHEAD * num_workers:  # all at once could fill the memory
+                    yield ahead.popleft().result()
+            yield from (part.result() for part in ahead)
         except BrokenProcessPool:
             raise ChildProcessError(
                 "a process that reads pictures was killed, perhaps for lack of memory; use "
