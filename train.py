@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
             job = build.job(recipe, run_dir, mesh, request.profile_steps)
             if hosts.is_main():
                 stack.enter_context(lock.held(run_dir))
-            build.claim(run_dir, recipe)
+            build.claim(run_dir, recipe, job.dataset)
             state = build.start(job)
         with cli.one_line_errors(tracker.TrackerError, OSError):
             train(job, state)

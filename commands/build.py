@@ -17,7 +17,7 @@ from diffusion import sharding
 from diffusion.data.dataset import Dataset
 from diffusion.denoiser import Network
 from diffusion.keys import IMPL
-from diffusion.run import checkpoint, hosts, weights
+from diffusion.run import checkpoint, data_record, hosts, weights
 from diffusion.run.feed import Feed, make_feed
 from diffusion.run.journal import Files, Journal
 from diffusion.run.tensorboard import TensorBoard
@@ -91,10 +91,16 @@ def abstract_network(recipe: Recipe) -> tuple[Network, Any]:
     return unet_flax.functional(nnx.eval_shape(lambda: unet_flax.make(model, nnx.Rngs(0))))
 
 
-def claim(run_dir: Path, recipe: Recipe) -> None:
-    """Writes the run's config.json; raises a ValueError if the folder belongs to another run."""
-    hosts.check_same(max(checkpoint.steps(run_dir), default=0), "checkpoints")
-    if reached := checkpoint.steps(run_dir):
+def claim(run_dir: Path, recipe: Recipe, dataset: Dataset) -> None:
+    """Writes the run's config.json and data.json.
+
+    Raises:
+      ValueError: the folder belongs to another run, or to one that began on other data.
+    """
+    reached = max(checkpoint.steps(run_dir), default=0)
+    advice = "the run's folder must be on a file system that all hosts share"
+    hosts.check_same(reached, "checkpoints", advice)
+    if reached:
         if not (run_dir / "config.json").exists():
             raise ValueError(
                 f"{run_dir} holds checkpoints, but no config.json; restore that file, or choose "
@@ -106,13 +112,15 @@ def claim(run_dir: Path, recipe: Recipe) -> None:
                 f"{run_dir} belongs to a run with other settings ({'; '.join(different)}); "
                 "choose another --run-dir, or give the same values."
             )
-        if recipe.run.num_steps < reached[-1]:
+        if recipe.run.num_steps < reached:
             raise ValueError(
-                f"{run_dir} is already at step {reached[-1]}, beyond run.num_steps="
+                f"{run_dir} is already at step {reached}, beyond run.num_steps="
                 f"{recipe.run.num_steps}; use more steps, or another --run-dir."
             )
+    config = config_file.to_json(recipe)
+    data_record.claim(run_dir, dataset, resumes=bool(reached))
     if hosts.is_main():
-        checkpoint.write_config(run_dir, config_file.to_json(recipe))
+        checkpoint.write_config(run_dir, config)
 
 
 def start(job: Job) -> dm.TrainState:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import jax
 
 import configs
+from diffusion.optional import ExtraNotInstalled
 from diffusion.run import checkpoint
 
 
@@ -28,6 +29,8 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout again when it exits
         _end("the pipe that reads its output was closed; checkpoints are kept.")
+    except ExtraNotInstalled as error:
+        fail(str(error))
     except mistakes as error:
         if isinstance(error, OSError) and error.filename is not None:
             error = f"cannot use {error.filename}: {error.strerror}."

@@ -1,6 +1,8 @@
 """Draws images from a pipeline, on all devices."""
 
+import difflib
 import math
+import unicodedata
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -127,8 +129,8 @@ def labels(
     """The class of each image, -1 for none.
 
     Args:
-      label: "all" (equally many of each class), "none" (the null class), or a class; None means
-        "none" if `uses_image`, else "all".
+      label: "all" (equally many of each class), "none" (the null class), or a class by its name
+        or else its number; None means "none" if `uses_image`, else "all".
       num_images: number of images.
       uses_image: whether an image is edited, which then determines the content.
     Raises:
@@ -149,8 +151,24 @@ def labels(
         return np.full(num_images, -1, np.int32)
     if label is None or label == "all":
         return (np.arange(num_images) * num_classes // num_images).astype(np.int32)
-    if not label.isdecimal() or int(label) >= num_classes:
-        raise ValueError(
-            f"--label {label} is not all, none, or a class from 0 to {num_classes - 1}."
-        )
-    return np.full(num_images, int(label), np.int32)
+    return np.full(num_images, _class(label, num_classes, pipeline.class_names), np.int32)
+
+
+def _class(label: str, num_classes: int, names: tuple[str, ...]) -> int:
+    by_name = {unicodedata.normalize("NFC", name): i for i, name in enumerate(names)}
+    wanted = unicodedata.normalize("NFC", label)  # macOS splits letters of files from their accents
+    if wanted in by_name:
+        return by_name[wanted]
+    if label.isdecimal() and int(label) < num_classes:
+        return int(label)
+    end = "."
+    if not all(name.isdecimal() for name in names):
+        by_lower = {name.lower(): name for name in by_name}
+        if close := difflib.get_close_matches(wanted.lower(), by_lower, n=5, cutoff=0.5):
+            end = f"; did you mean {', '.join(repr(by_lower[name]) for name in close)}?"
+        else:
+            more = ", ..." if len(names) > 10 else "."
+            end = f"; its classes are {', '.join(map(repr, names[:10]))}{more}"
+    raise ValueError(
+        f"--label {label} is not all, none, or a class from 0 to {num_classes - 1}{end}"
+    )

@@ -49,7 +49,7 @@ def read(
     if hosts.is_main():
         folder.mkdir(parents=True, exist_ok=True)
     done = _count(folder)
-    hosts.check_same(done, "kept features")
+    hosts.check_same(done, "kept features", "give them one --cache-dir that all of them see")
     total, is_main = images.count, hosts.is_main()
     label = f"{network.name} of {images.name}"
     with tqdm(

@@ -1,6 +1,5 @@
 """Sets of images that are compared: a dataset, files, or samples of a run, in one fixed order."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -66,7 +65,7 @@ def of_dataset(name: str, config: DatasetConfig) -> ImageSet:
         steps = range(-(-len(dataset) // dataset.batch_size))
         batches = [dataset.batch(0, step)["label"] for step in steps]
         labels = np.concatenate(batches)[: len(dataset)]
-    identity = f"{config} {len(dataset)} {_checksum(dataset)}"
+    identity = f"{config} {len(dataset)} {dataset.checksum()}"
     return ImageSet(name, identity, len(dataset), shape, partial(_rows, dataset), labels)
 
 
@@ -76,13 +75,6 @@ def _rows(dataset: Dataset, first: int, last: int) -> UInt8[np.ndarray, "n H W C
         rows = slice(max(first - step * size, 0), min(last - step * size, size))
         parts.append(to_pixels(dataset.batch(0, step, rows)["image"]))
     return np.concatenate(parts)
-
-
-def _checksum(dataset: Dataset) -> str:
-    resident = dataset.resident()
-    if resident is None:
-        return hashlib.sha256(_rows(dataset, 0, min(64, len(dataset))).tobytes()).hexdigest()
-    return hashlib.sha256(np.ascontiguousarray(resident.arrays["image"]).data).hexdigest()
 
 
 def of_files(path: str, channels: int = 3) -> ImageSet:

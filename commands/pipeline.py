@@ -39,6 +39,7 @@ class Pipeline:
       conditions: further inputs of the network by keyword, one row for each image; if there are
         more images than rows, the rows repeat.
       conventions: how noise, result and clipping differ from those of a recipe.
+      class_names: name of each class; empty if the classes have no names.
     Raises:
       ValueError: guidance for a network that was not trained with the null class, a network that
         returns images of other channels than it takes, or a sampler that needs a learned variance
@@ -55,6 +56,7 @@ class Pipeline:
     name: str
     conditions: dict[str, np.ndarray] = field(default_factory=dict)
     conventions: Conventions = Conventions()
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.sampling.guidance != 1 and not self.trains_null:
@@ -133,6 +135,7 @@ def of_weights(
         mesh=mesh,
         trains_null=recipe.trains_null,
         name=name,
+        class_names=getattr(recipe.data, "class_names", None) or (),  # few datasets name them
     )
 
 

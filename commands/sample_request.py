@@ -45,7 +45,7 @@ class SampleRequest:
     Attributes:
       folder: a run's folder, or a diffusers folder.
       num_images: number of images, >= 1.
-      label: "all", "none", or a class.
+      label: "all", "none", or a class by its name or number.
       seed: in 0 .. 2**32 - 1.
       sampler: a name in `SAMPLERS`.
       eta: how much of the noise is new in each step: in [0, 1] for Euler, 0 or more for
@@ -222,8 +222,8 @@ def parse(argv: list[str]) -> SampleRequest:
     add("--num-images", type=int, default=64, metavar="N", help="number of images (64)")
     add(
         "--label",
-        help="a class, `all` for equally many of each class, or `none` for the null class "
-        "(all; none when an image is edited)",
+        help="a class by name or number, `all` for equally many of each class, or `none` for "
+        "the null class (all; none when an image is edited)",
     )
     add_sampling_options(parser)
     add("--out", type=Path, metavar="DIR", help="folder to write (FOLDER/images)")

@@ -103,7 +103,7 @@ def power_run(tmp_path_factory):
     ema = dm.Several((dm.EMA(0.9), dm.PowerFunction()))
     recipe = dataclasses.replace(train_request.parse(SMALL).recipe, ema=ema)
     recipe = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, num_steps=9))
-    build.claim(run_dir, recipe)
+    build.claim(run_dir, recipe, recipe.data.load())
     job = build.job(recipe, run_dir, recipe.mesh.make())
     train.train(job, build.start(job))
     return run_dir

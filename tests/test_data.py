@@ -22,6 +22,7 @@ from diffusion.data import (
     ImageArrays,
     ImageNet64,
     Pictures,
+    checksum,
 )
 from diffusion.data.sources import open_source
 from diffusion.pixels import to_pixels
@@ -40,6 +41,30 @@ def test_a_batch_is_a_function_of_seed_and_step(arrays):
     for step in (7, 0, 3):
         assert np.array_equal(arrays.batch(1, step)["label"], again.batch(1, step)["label"])
     assert not np.array_equal(arrays.batch(1, 3)["label"], arrays.batch(2, 3)["label"])
+
+
+def test_the_checksum_is_of_every_byte_and_of_the_order(arrays):
+    again = ImageArrays(arrays.pixels.copy(), arrays.labels, arrays.label_names, batch_size=2)
+    assert again.checksum() == arrays.checksum()
+    kinds = np.zeros((10, 2), np.float32)
+    swapped = arrays.pixels[[0, 1, 2, 3, 4, 5, 6, 7, 9, 8]]
+    others = [
+        ImageArrays(swapped, arrays.labels, (), 4),
+        ImageArrays(arrays.pixels[:9], arrays.labels[:9], (), 4),
+        ImageArrays(arrays.pixels, arrays.labels[::-1], (), 4),
+        ImageArrays(arrays.pixels, None, (), 4),
+        ImageArrays(arrays.pixels, arrays.labels, (), 4, conditions={"kind": kinds}),
+        ImageArrays(arrays.pixels, arrays.labels, (), 4, conditions={"sort": kinds}),
+    ]
+    assert len({data.checksum() for data in (arrays, *others)}) == 7
+
+
+def test_the_checksum_is_the_same_in_parts(arrays, monkeypatch):
+    whole = checksum.of_array(arrays.pixels)
+    parts = checksum.of_array(arrays.pixels[4:], checksum.of_array(arrays.pixels[:4]))
+    monkeypatch.setattr(checksum, "CHUNK_BYTES", 3)
+    assert whole == parts == checksum.of_array(arrays.pixels)
+    assert whole == checksum.of_array(np.asfortranarray(arrays.pixels))
 
 
 def test_every_epoch_shows_each_image_once_in_a_new_order(arrays):

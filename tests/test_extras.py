@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from commands import cli
+from diffusion.optional import from_extra
+
 ROOT = Path(__file__).parent.parent
 EXTRAS = ["PIL", "safetensors", "orbax", "tensorboardX", "tqdm", "sklearn", "tensorflow_datasets"]
 WITHOUT = f"import sys; sys.modules |= dict.fromkeys({EXTRAS})\n"
@@ -61,3 +64,10 @@ def test_networks_and_data_need_no_posix():
     hidden = "import sys; sys.modules |= dict(fcntl=None, resource=None)\n"
     done = run(f"{hidden}import diffusion, diffusion.data, unet_flax, unet_flax.diffusers")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_command_says_in_one_line_which_extra_is_missing(capsys):
+    with pytest.raises(SystemExit, match="2"), cli.one_line_errors(), from_extra("huggingface"):
+        import no_such_package  # noqa: F401  # pyright: ignore
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no_such_package is not installed" in line and "'unet-flax[huggingface]'" in line

@@ -66,7 +66,7 @@ def test_a_run_that_receives_a_signal_saves_and_can_resume(tmp_path, name):
 
 def test_a_removed_folder_is_an_error_in_one_line_and_is_not_created_again(tmp_path):
     recipe, run_dir = train_request.parse([*SMALL, "--run.num-steps", "3"]).recipe, tmp_path / "run"
-    build.claim(run_dir, recipe)
+    build.claim(run_dir, recipe, recipe.data.load())
     job = build.job(recipe, run_dir, recipe.mesh.make())
     state, checkpoints = build.start(job), build.checkpoints(job)
     shutil.rmtree(run_dir)
@@ -78,11 +78,11 @@ def test_a_removed_folder_is_an_error_in_one_line_and_is_not_created_again(tmp_p
 
 def test_a_folder_that_another_run_has_created_again_is_not_written(tmp_path):
     recipe, run_dir = train_request.parse([*SMALL, "--run.num-steps", "3"]).recipe, tmp_path / "run"
-    build.claim(run_dir, recipe)
+    build.claim(run_dir, recipe, recipe.data.load())
     job = build.job(recipe, run_dir, recipe.mesh.make())
     state, first = build.start(job), build.checkpoints(job)
     run_dir.rename(tmp_path / "away")
-    build.claim(run_dir, recipe)
+    build.claim(run_dir, recipe, recipe.data.load())
     second = build.checkpoints(job)
     with pytest.raises(checkpoint.SaveError, match="the folder is gone"):
         first.save(state)

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import resource
+import signal
 import warnings
 
 import jax
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 import train
+from commands import draw, pipeline
 from diffusion.data import Pictures
 from diffusion.data.fit import Fit
 from diffusion.run.feed import prefetch
@@ -168,6 +171,16 @@ def test_ten_are_named_and_the_others_counted(tmp_path, capsys):
     assert said.endswith("x09 is empty; and 3 more.\n")
 
 
+def test_a_name_cannot_write_to_the_terminal(tmp_path, capsys):
+    write(tmp_path / "a")
+    for name in ("a\nb", "\x1b[31m", os.fsdecode(b"\xff"), "\u732b"):
+        (tmp_path / "a" / name).write_bytes(b"")
+    pictures(tmp_path).load()
+    (line,) = capsys.readouterr().err.splitlines()
+    for shown in ("a\\nb is", "\\x1b[31m is", "\\udcff is", "\u732b is"):
+        assert shown in line
+
+
 def test_where_no_picture_can_be_read_there_is_no_dataset(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").write_bytes(b"")
@@ -227,8 +240,36 @@ def test_a_killed_preparation_goes_on_to_the_same_bytes(
     read = []
     fit = Fit.__call__
     monkeypatch.setattr(Fit, "__call__", lambda *args: (read.append(args[2]), fit(*args))[1])
-    np.testing.assert_array_equal(pictures(tmp_path).load().pixels, whole.pixels)
+    again = pictures(tmp_path).load()
+    np.testing.assert_array_equal(again.pixels, whole.pixels)
+    assert again.checksum() == whole.checksum()
     assert len(read) + 3 * kept_parts >= 12 - 1 and "0.png" not in read[3 * (kept_parts == 0) :]
+
+
+@pytest.mark.parametrize("file, size", [("pixels.bin", 100), ("pixels.bin", 0), ("index.json", 0)])
+def test_a_cache_that_is_not_whole_is_made_again(tmp_path, file, size):
+    write(tmp_path / "a")
+    whole = pictures(tmp_path).load()
+    (folder,) = (tmp_path / "cache").iterdir()
+    os.truncate(folder / file, size)
+    again = pictures(tmp_path).load()
+    np.testing.assert_array_equal(again.pixels, whole.pixels)
+    assert again.checksum() == whole.checksum()
+
+
+def test_a_full_disk_is_one_line_that_says_what_to_do(tmp_path):
+    write(tmp_path / "a")
+    os.makedirs(tmp_path / "cache")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing is an error
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+        with pytest.raises(OSError, match="room for 480 bytes .* data.keeps_pixels=false"):
+            pictures(tmp_path).load()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert len(pictures(tmp_path).load()) == 10
 
 
 def test_kept_pixels_and_pictures_that_are_read_anew_give_the_same_batches(tmp_path, capsys):
@@ -236,6 +277,7 @@ def test_kept_pixels_and_pictures_that_are_read_anew_give_the_same_batches(tmp_p
     kept, anew = pictures(tmp_path).load(), pictures(tmp_path, keeps_pixels=False).load()
     assert anew.resident() is None and len(anew) == len(kept) == 10
     assert anew.spec == kept.spec == pictures(tmp_path).spec
+    assert anew.checksum() == kept.checksum()
     for step in (0, 5, 2):
         np.testing.assert_array_equal(anew.batch(1, step)["image"], kept.batch(1, step)["image"])
         rows = anew.batch(1, step, slice(1, 3))["image"]
@@ -272,6 +314,19 @@ def test_any_number_of_processes_gives_the_same_bytes(tmp_path, monkeypatch, cap
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("is_gone, why", [(True, "No such file"), (False, "is empty")])
+def test_a_picture_that_is_lost_in_training_is_named(tmp_path, is_gone, why):
+    write(tmp_path / "a")
+    anew = pictures(tmp_path, keeps_pixels=False).load()
+    (tmp_path / "a" / "0.png").write_bytes(b"")
+    if is_gone:
+        (tmp_path / "a" / "0.png").unlink()
+    with pytest.raises(OSError, match=f"'0.png' could be read before .*{why}.*resumes") as caught:
+        for step in range(3):  # an epoch
+            anew.batch(0, step)
+    assert caught.value.filename is None  # of an error with one, the commands print no more
+
+
 @pytest.mark.slow
 def test_an_error_in_a_process_reaches_the_training(tmp_path):
     write(tmp_path / "a")
@@ -281,7 +336,7 @@ def test_an_error_in_a_process_reaches_the_training(tmp_path):
         file.write_bytes(b"")
     mesh = jax.make_mesh((1, 1), ("data", "fsdp"), devices=jax.devices()[:1])
     batches = prefetch(anew, mesh, 0, 0)
-    with pytest.raises(ValueError, match="is empty"):
+    with pytest.raises(OSError, match="is empty"):
         next(batches)
 
 
@@ -313,6 +368,15 @@ def test_the_command_trains_on_a_folder_and_samples_by_class(tmp_path, capsys):
     paths = ["--data.path", str(tmp_path / "a"), "--data.cache-dir", str(tmp_path / "cache")]
     argv = ["folder", *(network + run + data).split(), *paths, "--run-dir", str(tmp_path / "run")]
     train.main(argv)
+    (tmp_path / "a" / "cat" / "4.png").write_bytes(content(noise(9, 9, 3)))
+    with pytest.raises(SystemExit, match="2"):  # the order of its batches would be another
+        train.main([*argv, "--run.num-steps", "3"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "trained on other data (8 images, checksum " in line
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["data"]["class_names"] == ["cat", "dog"]
+    trained = pipeline.read(tmp_path / "run")
+    assert (
+        draw.labels(trained, "dog", 2).tolist() == draw.labels(trained, "1", 2).tolist() == [1, 1]
+    )
     assert os.listdir(tmp_path / "run" / "samples") == ["2.png"]

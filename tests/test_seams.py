@@ -35,7 +35,7 @@ def small(num_steps=4, options=(), **changes):
 
 
 def trained(recipe, run_dir):
-    build.claim(run_dir, recipe)
+    build.claim(run_dir, recipe, recipe.data.load())
     job = build.job(recipe, run_dir, recipe.mesh.make())
     train.train(job, build.start(job))
     return run_dir
@@ -170,6 +170,9 @@ class Streamed:
     def resident(self):
         return None
 
+    def checksum(self):
+        return self._dataset.checksum()
+
 
 def test_a_dataset_is_whatever_answers_the_protocol(tmp_path):
     recipe = small()
@@ -196,7 +199,7 @@ def test_several_steps_a_dispatch_need_a_dataset_in_memory(tmp_path):
 
 def test_a_dataset_that_no_union_names_cannot_be_written(tmp_path):
     with pytest.raises(ValueError, match="cannot hold StreamedDigits: no union"):
-        build.claim(tmp_path, small(data=StreamedDigits(8)))
+        build.claim(tmp_path, small(data=StreamedDigits(8)), Digits(8).load())
 
 
 def test_the_readmes_lines_restore_a_runs_averaged_weights(run_dir, monkeypatch):

@@ -58,7 +58,11 @@ def write_shards(folder):
                 kind, _, stem = NAMES[i].removesuffix(".png").partition("/")
                 add(archive, f"{kind}/{stem}.png", CONTENTS[NAMES[i]])
                 add(archive, f"{kind}/{stem}.cls", kind.encode())
-                add(archive, f"{kind}/{stem}.json", json.dumps({"breed": kind}).encode())
+                add(
+                    archive,
+                    f"{kind}/{stem}.json",
+                    json.dumps({"breed": kind, "list": [1]}).encode(),
+                )
     return str(folder)
 
 
@@ -159,6 +163,95 @@ def test_the_fingerprint_changes_with_the_pictures(tmp_path, change):
     assert open_source(path).fingerprint != before
 
 
+def test_damage_in_the_middle_of_a_zip_changes_its_fingerprint(tmp_path):
+    path = write_zip(tmp_path / "a.zip")
+    before = open_source(path).fingerprint
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[60:70] = bytes(10)
+    (tmp_path / "a.zip").write_bytes(content)
+    assert open_source(path).fingerprint != before
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_file_of_a_zip_is_an_error_of_that_picture(tmp_path, packing):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", packing) as archive:
+        for name in "12":
+            archive.writestr(name, PIXELS.tobytes() * 3)
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[45:95] = b"\xff" * 50
+    (tmp_path / "a.zip").write_bytes(content)
+    source = open_source(str(tmp_path / "a.zip"))
+    with pytest.raises(ValueError, match="1 cannot be unpacked"):
+        source.read(0)
+    assert source.read(1) == PIXELS.tobytes() * 3
+
+
+def test_damage_in_the_middle_of_a_tar_is_not_its_end(tmp_path):
+    path = write_shards(tmp_path) + "/s-01.tar"
+    assert len(open_source(path).names) == 2
+    with open(path, "r+b") as file:
+        file.seek(3 * 1024)  # the fourth header: each of these files takes a block, as its header
+        file.write(b"\xff" * 512)
+    with pytest.raises(ValueError, match="s-01.tar cannot be read .* damaged at byte 3,072"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_a_file_that_is_larger_than_any_picture_is_not_read(tmp_path, kind):
+    with open(tmp_path / "1.png", "wb") as file:
+        file.truncate(2**30 + 1)
+    path = tmp_path
+    if kind == "tar":
+        info = tarfile.TarInfo("1.png")
+        info.size = 2**30 + 1
+        path = tmp_path / "a.tar"
+        path.write_bytes(info.tobuf())
+        os.truncate(path, 512 + 2**30 + 512)
+    with pytest.raises(ValueError, match="has 1,073,741,825 bytes, more than any picture"):
+        open_source(str(path)).read(0)
+
+
+def test_a_folder_that_is_called_a_tar_is_a_folder(tmp_path):
+    write_folder(tmp_path / "cats.tar")
+    assert len(open_source(str(tmp_path)).names) == 6
+
+
+@pytest.mark.parametrize(
+    "names, classes",
+    [
+        (["pets/cat/1", "pets/dog/1"], ["cat", "dog"]),
+        (["./cat/1", "./dog/a/1"], ["cat", "dog"]),
+        (["pets/cat/a/1", "pets/cat/1"], ["cat"]),
+        (["cat/1", "cat/2"], ["cat"]),
+        (["a/b/cat/1", "a/b/dog/1"], ["cat", "dog"]),
+    ],
+)
+def test_folders_that_all_pictures_share_are_no_class(tmp_path, names, classes):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, b"")
+    assert list(open_source(str(tmp_path / "a.zip")).labels("folders").names) == classes
+
+
+def test_names_in_a_table_may_begin_here_and_words_have_no_space_around_them(tmp_path):
+    path = write_folder(tmp_path)
+    lines = ["file_name, label", *(f"./{name}, {name[:3]} " for name in NAMES)]
+    (tmp_path / "l.csv").write_text("\n".join(lines))
+    assert open_source(path).labels("l.csv").names == ("cat", "dog", "eel")
+
+
+def test_a_line_of_json_may_hold_the_other_ends_of_lines(tmp_path):
+    path = write_folder(tmp_path)
+    rows = [json.dumps({"file_name": n, "label": "a\u2028b"}, ensure_ascii=False) for n in NAMES]
+    (tmp_path / "l.jsonl").write_text("\n".join(rows))
+    assert open_source(path).labels("l.jsonl").names == ("a\u2028b",)
+
+
+def test_words_in_an_array_may_be_bytes(tmp_path):
+    np.savez(tmp_path / "a.npz", images=PIXELS[:2], kind=np.array([b"cat", b"dog"]))
+    assert open_source(str(tmp_path / "a.npz")).labels("kind").names == ("cat", "dog")
+
+
 TABLES = {
     "labels.csv": "file_name,label,breed\n"
     + "".join(f"{n},{i},b{i % 2}\n" for i, n in enumerate(NAMES)),
@@ -198,6 +291,13 @@ def test_a_table_names_the_class_of_each_picture(tmp_path, write, file):
         ("labels.csv", "file_name,kind\nx,2\n", "no column 'label'.* FILE:COLUMN .*kind"),
         ("labels.csv", "file_name,label\ncat/2.png,1\n", "no label for 5 of 6 .*'cat/10.png'"),
         ("labels.csv", "file_name,label\ncat/2.png\n", "is no label"),
+        ("labels.csv", "file_name,label\na,1\na,2\n", "'a' has two labels, '1' and '2'"),
+        ("labels.jsonl", "[" * 100_000, "RecursionError"),
+        (
+            "labels.jsonl",
+            '{"file_name": "x", "label": 1}\n{"file_name": "y"}',
+            "'y' has no 'label'",
+        ),
         ("labels.jsonl", "{", "cannot be read as a table"),
         ("labels.jsonl", "[1]", "cannot be read as a table"),
         ("labels.jsonl", '{"file_name": "x", "label": 0.5}', "0.5 is no label"),
@@ -216,8 +316,10 @@ def test_whole_numbers_are_the_classes_and_words_are_sorted():
     assert classes_of(["3", "0", "3"], "x").classes.tolist() == [3, 0, 3]
     assert classes_of([3, 0], "x").names == ("0", "1", "2", "3")
     assert classes_of(["b", "1", "a"], "x").names == ("1", "a", "b")
-    with pytest.raises(ValueError, match="label 123456789 is no class"):
-        classes_of([123456789], "x")
+    for label in (123456789, -1, int("9" * 100)):
+        with pytest.raises(ValueError, match=f"label {str(label)[:20]}.* is no class"):
+            classes_of([0, label], "x")
+    assert classes_of([-1, "a"], "x").names == ("-1", "a")
 
 
 @pytest.mark.parametrize(
@@ -235,6 +337,13 @@ def test_whole_numbers_are_the_classes_and_words_are_sorted():
         ("other.npz", "none of images"),
         ("twice.zip", "'1.png' twice"),
         ("s-{0..3}.tar", "s-0.tar does not exist"),
+        ("s-{0..99999999999}.tar", "s-0.tar does not exist"),
+        ("s-{3..1}.tar", "3 is above 1"),
+        ("s-{a..b}.tar", "two whole numbers"),
+        ("thin.npy", r"uint8 \(2, 0, 4\)"),
+        ("mixed", r"shards \(a.tar\) and pictures or folders \(1.png\)"),
+        ("tfds:", "has no name"),
+        ("hf:", "has no name"),
     ],
 )
 def test_what_is_no_source_is_one_line(tmp_path, name, says):
@@ -245,13 +354,17 @@ def test_what_is_no_source_is_one_line(tmp_path, name, says):
         add(archive, "1.png", CONTENTS["cat/2.png"])
     np.save(tmp_path / "words.npy", np.array(["a"]))
     np.save(tmp_path / "five.npy", np.zeros((2, 4, 4, 5), np.uint8))
+    np.save(tmp_path / "thin.npy", np.zeros((2, 0, 4), np.uint8))
+    (tmp_path / "mixed").mkdir()
+    for file in ("a.tar", "1.png"):
+        (tmp_path / "mixed" / file).write_bytes(b"")
     np.savez(tmp_path / "other.npz", mu=np.zeros(3))
     with zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive:
         archive.writestr("1.png", b"a")
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("1.png", b"b")
     with pytest.raises((ValueError, OSError), match=says) as caught:
-        open_source(str(tmp_path / name))
+        open_source(name if name.endswith(":") else str(tmp_path / name))
     assert "\n" not in str(caught.value)
 
 
@@ -267,7 +380,8 @@ def test_labels_that_are_not_there_are_named(tmp_path, field, says):
 
 
 @pytest.mark.parametrize(
-    "field, says", [("txt", "no file .txt"), ("json", "json:label"), ("json:x", "no 'x'")]
+    "field, says",
+    [("txt", "no file .txt"), ("json", "json:label"), ("json:x", "no 'x'"), ("json:list", "word")],
 )
 def test_labels_that_are_not_in_the_shards_are_named(tmp_path, field, says):
     with pytest.raises(ValueError, match=says):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, Integer, UInt8
 
-from diffusion.data import order
+from diffusion.data import checksum, order
 from diffusion.data.dataset import InMemory, Spec, image_spec
 from diffusion.pixels import from_pixels
 
@@ -21,6 +21,7 @@ class ImageArrays:
       label_names: name of each class; empty if the classes have no names.
       batch_size: images in a batch, over all devices, >= 1.
       conditions: further inputs of the network by keyword, as arrays of N rows.
+      pixels_checksum: `checksum.of_array(pixels)` where it is known; None computes it when asked.
     Raises:
       ValueError: batch_size is below 1, pixels are not uint8, an array has not N rows, or a
         condition is named "image" or "label".
@@ -31,6 +32,7 @@ class ImageArrays:
     label_names: tuple[str, ...]
     batch_size: int
     conditions: dict[str, np.ndarray] = field(default_factory=dict)
+    pixels_checksum: int | None = None
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -84,6 +86,14 @@ class ImageArrays:
         chosen = self.indices(seed, step)[rows]
         batch = {name: values[chosen] for name, values in self._arrays.items()}
         return batch | {"image": from_pixels(batch["image"])}
+
+    def checksum(self) -> int:
+        """CRC-32 of all arrays."""
+        pixels = self.pixels_checksum
+        others = {name: values for name, values in self._arrays.items() if name != "image"}
+        return checksum.of_examples(
+            checksum.of_array(self.pixels) if pixels is None else pixels, others
+        )
 
     def resident(self) -> InMemory:
         """All arrays, and the indices of each batch."""

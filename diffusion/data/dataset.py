@@ -60,12 +60,20 @@ class Dataset(Protocol):
         """The whole dataset as arrays, or None if it does not fit into the host's memory."""
         ...
 
+    def checksum(self) -> int:
+        """32 bits that change with any example and with their order.
+
+        A run resumes only on data of the same checksum.
+        """
+        ...
+
 
 @runtime_checkable
 class DatasetConfig(Protocol):
     """The configuration of a dataset, as a recipe states it.
 
-    A dataset may have `held_out`: the configuration of further examples that training does not see.
+    It may have `held_out`, the configuration of further examples that training does not see, and
+    `class_names`, the name of each class, by which sample.py's --label takes classes.
     """
 
     @property

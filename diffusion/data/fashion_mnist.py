@@ -59,6 +59,10 @@ class FashionMnist:
     def num_classes(self) -> int | None:
         return len(NAMES) if self.labelled else None
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return NAMES if self.labelled else None
+
     def load(self) -> ImageArrays:
         """The images of the split.
 

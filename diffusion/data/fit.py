@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from diffusion.data import images
+from diffusion.optional import from_extra
+
+with from_extra("train"):
+    from PIL import Image
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,15 @@ is kept in a cache; see `preparation`.
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from diffusion.data.arrays import ImageArrays
-from diffusion.data.dataset import Spec, image_spec
-from diffusion.data.fit import Fit
-from diffusion.data.preparation import Rejected, prepare
+from diffusion.data.dataset import Dataset, Spec, image_spec
 from diffusion.data.sources import Labels, open_source
-from diffusion.data.streamed import Streamed
 
 NAMED = 10
 """Pictures that cannot be read are counted, and this many of them are named."""
@@ -99,10 +97,10 @@ class Pictures:
 
     def _path(self) -> str:
         if not self.path:
-            raise ValueError("path is empty; give a folder or a file of pictures.")
+            raise ValueError("path is empty; give a folder or a file of pictures by --data.path.")
         return self.path
 
-    def load(self) -> ImageArrays | Streamed:
+    def load(self) -> Dataset:
         """The pictures, read and kept on first use.
 
         Raises:
@@ -110,6 +108,10 @@ class Pictures:
           ValueError: there are no pictures, one cannot be read and on_error is "stop", or the
             labels are not those of class_names.
         """
+        from diffusion.data.fit import Fit  # here, because arrays need no Pillow and no POSIX
+        from diffusion.data.preparation import prepare
+        from diffusion.data.streamed import Streamed
+
         source, fit = open_source(self._path()), Fit(*self._shape, self.background)
         workers = _cores() if self.num_workers is None else self.num_workers
         cache = Path(self.cache_dir).expanduser()
@@ -119,8 +121,15 @@ class Pictures:
         classes = None if classes is None else classes[prepared.kept]
         if prepared.pixels is not None:
             names = self.class_names or ()
-            return ImageArrays(prepared.pixels, classes, names, self.batch_size)
-        return Streamed(source, prepared.kept, fit, classes, self.batch_size, workers)
+            return ImageArrays(
+                prepared.pixels,
+                classes,
+                names,
+                self.batch_size,
+                pixels_checksum=prepared.checksum,
+            )
+        kept, checksum = prepared.kept, prepared.checksum
+        return Streamed(source, kept, fit, classes, self.batch_size, workers, checksum)
 
     def _classes(self, found: Labels) -> np.ndarray:
         if found.names != self.class_names:
@@ -131,16 +140,21 @@ class Pictures:
             )
         return found.classes
 
-    def _report(self, rejected: tuple[Rejected, ...], total: int) -> None:
+    def _report(self, rejected: Sequence[tuple[int, str]], total: int) -> None:
         if not rejected:
             return
         reasons = "; ".join(reason.rstrip(".") for _, reason in rejected[:NAMED])
         more = f"; and {len(rejected) - NAMED} more" if len(rejected) > NAMED else ""
         said = f"{len(rejected)} of {total} pictures cannot be read: {reasons}{more}."
-        said = said.encode(errors="backslashreplace").decode()  # names may be no text at all
+        said = "".join(map(_printable, said))
         if self.on_error == "stop" or len(rejected) == total:
             raise ValueError(f"{self.path}: {said}")
         print(f"Skipped: {said}", file=sys.stderr, flush=True)
+
+
+def _printable(letter: str) -> str:
+    """A letter of a file's name, which may be a line's end, or no text at all."""
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
 
 
 def _cores() -> int:

@@ -5,16 +5,19 @@ cache of a source is a folder whose name is a checksum of the source and of how 
 
     pixels.bin      uint8 (N, H, W, C), the pictures that can be read, in the source's order
     progress.jsonl  a line for each part that is done, from which a killed preparation goes on
-    index.json      written at the end: the number of pictures, and those that cannot be read
+    index.json      written at the end: the number of pictures, those that cannot be read, and the
+                    checksum of the pixels of all others
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import multiprocessing
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from diffusion.data import checksum, processes
 from diffusion.data.fit import Fit
 from diffusion.data.sources import Source
 from diffusion.optional import from_extra
@@ -32,6 +36,9 @@ with from_extra("train"):
 
 PART = 256
 """Pictures that a process reads at a time."""
+
+AHEAD = 2
+"""Parts for each process that are read before they are needed."""
 
 IN_PROCESS = 2000
 """Fewer pictures than this are read without further processes, which take seconds to start."""
@@ -55,11 +62,13 @@ class Prepared:
       kept: the pictures that can be read, as indices of the source, ascending.
       rejected: the others.
       pixels: the pictures that can be read; None if they were not kept.
+      checksum: `checksum.of_array` of their pixels, kept or not.
     """
 
     kept: Int[np.ndarray, "N"]
     rejected: tuple[Rejected, ...]
     pixels: UInt8[np.ndarray, "N H W C"] | None
+    checksum: int
 
 
 def prepare(
@@ -72,17 +81,26 @@ def prepare(
       keeps_pixels: whether the pixels are kept too, which takes N * H * W * C bytes.
       num_workers: processes that read; 0 for none but this one.
     Raises:
-      OSError: the cache cannot be written, or a process was killed.
+      OSError: the cache cannot be written, for lack of room or else, or a process was killed.
     """
-    described = f"1 {source.fingerprint} {fit} {keeps_pixels}"
+    described = f"2 {source.fingerprint} {fit} {keeps_pixels}"
     folder = cache_dir / hashlib.sha256(described.encode()).hexdigest()[:20]
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / ".lock"):
-        if not (folder / "index.json").exists():
-            if len(source.names) < IN_PROCESS:
-                num_workers = 0
-            _write(folder, source, fit, keeps_pixels, num_workers)
-    found = json.loads((folder / "index.json").read_text())
+    image_bytes = fit.height * fit.width * fit.channels if keeps_pixels else 0
+    try:
+        with _locked(folder / ".lock"):
+            if (found := _finished(folder, image_bytes)) is None:
+                if len(source.names) < IN_PROCESS:
+                    num_workers = 0
+                found = _write(folder, source, fit, image_bytes, num_workers)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"{folder}: {error.strerror}; make room for {len(source.names) * image_bytes:,} bytes "
+            "and run the same command again, or choose another data.cache_dir, or "
+            "data.keeps_pixels=false, which needs none."
+        ) from error
     rejected = tuple(Rejected(*pair) for pair in found["rejected"])
     is_kept = np.ones(found["num_pictures"], bool)
     is_kept[[picture for picture, _ in rejected]] = False
@@ -93,7 +111,7 @@ def prepare(
         pixels = np.memmap(folder / "pixels.bin", np.uint8, "r", shape=shape)
         if pixels.nbytes <= IN_MEMORY_BYTES:
             pixels = np.array(pixels)
-    return Prepared(kept, rejected, pixels)
+    return Prepared(kept, rejected, pixels, found["checksum"])
 
 
 @contextlib.contextmanager
@@ -104,18 +122,35 @@ def _locked(file: Path) -> Iterator[None]:
         yield
 
 
-def _write(folder: Path, source: Source, fit: Fit, keeps_pixels: bool, num_workers: int) -> None:
-    total, image_bytes = len(source.names), fit.height * fit.width * fit.channels
+def _finished(folder: Path, image_bytes: int) -> dict[str, Any] | None:
+    """What an earlier call found, or None if there is none, or its files are not whole."""
+    try:
+        found = json.loads((folder / "index.json").read_text())
+        size = (folder / "pixels.bin").stat().st_size
+    except (FileNotFoundError, ValueError):  # a machine that loses power may leave it empty
+        return None
+    num_kept = found["num_pictures"] - len(found["rejected"])
+    return found if size == num_kept * image_bytes else None
+
+
+def _write(
+    folder: Path, source: Source, fit: Fit, image_bytes: int, num_workers: int
+) -> dict[str, Any]:
+    total, keeps_pixels = len(source.names), image_bytes > 0
     parts = _finished_parts(folder / "progress.jsonl")
-    done = parts[-1]["done"] if parts else 0
+    done, crc = (parts[-1]["done"], parts[-1]["checksum"]) if parts else (0, 0)
     rejected = [pair for part in parts for pair in part["rejected"]]
+    kept_bytes = (done - len(rejected)) * image_bytes
+    file = folder / "pixels.bin"
+    if kept_bytes > (file.stat().st_size if file.exists() else 0):  # or they would become black
+        parts, done, crc, rejected, kept_bytes = [], 0, 0, [], 0
     with (
-        open(folder / "pixels.bin", "ab") as pixels,
+        open(file, "ab") as pixels,
         open(folder / "progress.jsonl", "w") as progress,
         tqdm(total=total, initial=done, unit="img", desc="reading", disable=None) as bar,
     ):
         progress.writelines(json.dumps(part) + "\n" for part in parts)
-        pixels.truncate((done - len(rejected)) * image_bytes if keeps_pixels else 0)
+        pixels.truncate(kept_bytes)
         spans = [range(i, min(i + PART, total)) for i in range(done, total, PART)]
         for span, (block, errors) in zip(
             spans, _read_spans(source, fit, spans, num_workers), strict=True
@@ -124,12 +159,16 @@ def _write(folder: Path, source: Source, fit: Fit, keeps_pixels: bool, num_worke
                 pixels.write(block.tobytes())
                 pixels.flush()
             rejected += errors
-            progress.write(json.dumps({"done": span.stop, "rejected": errors}) + "\n")
+            crc = checksum.of_array(block, crc)
+            part = {"done": span.stop, "rejected": errors, "checksum": crc}
+            progress.write(json.dumps(part) + "\n")
             progress.flush()
             bar.update(len(span))
     partial = folder / ".index.json"
-    partial.write_text(json.dumps({"num_pictures": total, "rejected": rejected}))
+    found = {"num_pictures": total, "rejected": rejected, "checksum": crc}
+    partial.write_text(json.dumps(found))
     partial.replace(folder / "index.json")
+    return found
 
 
 def _finished_parts(file: Path) -> list[dict[str, Any]]:
@@ -153,7 +192,13 @@ def _read_spans(
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of JAX's threads
     with ProcessPoolExecutor(num_workers, context, _start_worker, (source, fit)) as pool:
         try:
-            yield from pool.map(_read_in_worker, spans)
+            ahead: deque[Future[Block]] = deque()
+            for span in spans:
+                with processes.deaf_to_interrupts(), processes.without_main_module():
+                    ahead.append(pool.submit(_read_in_worker, span))  # starts a process, at first
+                if len(ahead) > AHEAD * num_workers:  # all at once could fill the memory
+                    yield ahead.popleft().result()
+            yield from (part.result() for part in ahead)
         except BrokenProcessPool:
             raise ChildProcessError(
                 "a process that reads pictures was killed, perhaps for lack of memory; use "
@@ -168,6 +213,7 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(source: Source, fit: Fit) -> None:
+    processes.end_with_parent()
     _worker.update(source=source, fit=fit)
 
 
@@ -182,7 +228,7 @@ def _read(source: Source, fit: Fit, span: range) -> Block:
         try:
             images.append(fit(source.read(index), name))
         except (ValueError, OSError) as error:
-            said = str(error) if isinstance(error, ValueError) else f"{name}: {error.strerror}"
-            rejected.append(Rejected(index, said))
+            reason = getattr(error, "strerror", None)  # without the path, which is the name
+            rejected.append(Rejected(index, f"{name}: {reason}" if reason else str(error)))
     shape = (-1, fit.height, fit.width, fit.channels)
     return np.array(images, np.uint8).reshape(shape), rejected

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.data import processes
 from diffusion.optional import from_extra
 
 AHEAD = 2
@@ -34,14 +35,19 @@ def each_step(
     steps = grain.MapDataset.range(first, 2**62).map(prepare).map(_packed)
     without_threads = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=AHEAD)
-    batches = steps.to_iter_dataset(without_threads).mp_prefetch(options).__iter__()
+    with processes.deaf_to_interrupts():  # so are the threads that start the processes
+        batches = steps.to_iter_dataset(without_threads).mp_prefetch(options).__iter__()
     try:
-        yield from map(_unpacked, batches)
+        while True:
+            with processes.deaf_to_interrupts():  # the first batch of each process starts it
+                parts = next(batches)
+            yield _unpacked(parts)
     finally:
         batches.close()
 
 
 def _packed(parts: list[dict[str, np.ndarray]]) -> list[dict[str, tuple[bytes, Any, Any]]]:
+    processes.end_with_parent()
     return [
         {name: (values.tobytes(), values.dtype, values.shape) for name, values in part.items()}
         for part in parts

@@ -172,20 +172,19 @@ class StopAgreement:
         return bool(requests.any())
 
 
-def check_same(value: int, what: str) -> None:
+def check_same(value: int, what: str, advice: str) -> None:
     """Raises a ValueError on every host unless the value is the same on all hosts.
 
     Args:
+      value: 32 bits without sign.
       what: what the value describes, for the message.
+      advice: what to do, for the message.
     """
     if jax.process_count() == 1:
         return
-    values = multihost_utils.process_allgather(np.asarray(value)).tolist()
+    values = multihost_utils.process_allgather(np.asarray(value, np.uint32)).tolist()
     if len(set(values)) > 1:
-        raise ValueError(
-            f"the hosts do not see the same {what}: {values}; the run's folder must be on a file "
-            "system that all hosts share."
-        )
+        raise ValueError(f"the hosts do not see the same {what}: {values}; {advice}.")
 
 
 def total(values: np.ndarray) -> np.ndarray:

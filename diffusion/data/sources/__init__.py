@@ -15,7 +15,7 @@ from diffusion.data.sources.folder import open_folder
 from diffusion.data.sources.hugging_face import open_hugging_face
 from diffusion.data.sources.labels import Labels
 from diffusion.data.sources.source import Source
-from diffusion.data.sources.tar_shards import open_tar_shards
+from diffusion.data.sources.tar_shards import holds_shards, open_tar_shards
 from diffusion.data.sources.tfds import open_tfds
 from diffusion.data.sources.zip_archive import open_zip
 
@@ -39,6 +39,8 @@ def open_source(path: str) -> Source:
     """
     scheme, colon, name = path.partition(":")
     if colon and scheme in BY_SCHEME:
+        if not name:
+            raise ValueError(f"{path} has no name; give the dataset's, as in {scheme}:mnist.")
         source = BY_SCHEME[scheme](name)
     else:
         source = _open_path(Path(path).expanduser())
@@ -51,8 +53,7 @@ def _open_path(path: Path) -> Source:
     if "{" in path.name and not path.exists():
         return open_tar_shards(path)
     if path.is_dir():
-        holds_shards = any(file.suffix == ".tar" for file in path.iterdir())
-        return open_tar_shards(path) if holds_shards else open_folder(path)
+        return open_tar_shards(path) if holds_shards(path) else open_folder(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give a folder or a file of pictures.")
     if path.suffix.lower() not in BY_SUFFIX:

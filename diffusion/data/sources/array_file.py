@@ -6,6 +6,7 @@ these that is there. So samples.npz, as `sample.py` writes it, is a source too.
 
 import hashlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,9 @@ from jaxtyping import UInt8
 from diffusion.data.sources.labels import Labels, classes_of
 
 IMAGES = ("images", "arr_0", "image", "x_train", "data")
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, EOFError)
+"""What NumPy raises for files that it cannot read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +46,10 @@ class ArrayFile:
         return self.pixels[index]
 
     def labels(self, field: str) -> Labels:
-        if self.path.suffix == ".npy":
-            values = np.load(self.path.parent / field, allow_pickle=False)
-        else:
-            with np.load(self.path, allow_pickle=False) as arrays:
-                if field not in arrays:
-                    raise ValueError(
-                        f"labels={field}: {self.path} has no such array, but "
-                        f"{', '.join(arrays.files)}."
-                    )
-                values = arrays[field]
+        try:
+            values = self._array(field)
+        except DAMAGED as error:
+            raise ValueError(f"labels={field} cannot be read: {error}.") from None
         if values.ndim == 2 and values.shape[1] == 1:  # as CIFAR's labels often are
             values = values[:, 0]
         if values.shape != (len(self.pixels),) or values.dtype.kind not in "iuUS":
@@ -59,7 +57,17 @@ class ArrayFile:
                 f"labels={field} are {values.dtype} {values.shape}; they must be whole numbers or "
                 f"words, one for each of {len(self.pixels)} pictures."
             )
+        if values.dtype.kind == "S":  # bytes, in UTF-8 as far as they are text
+            values = np.char.decode(values, "utf-8", "replace")
         return classes_of(values.tolist(), f"labels={field}")
+
+    def _array(self, field: str) -> np.ndarray:
+        if self.path.suffix.lower() == ".npy":
+            return np.load(self.path.parent / field, allow_pickle=False)
+        with np.load(self.path, allow_pickle=False) as arrays:
+            if field not in arrays:
+                raise ValueError(f"{self.path} has no such array, but {', '.join(arrays.files)}")
+            return arrays[field]
 
 
 def open_array_file(path: Path) -> ArrayFile:
@@ -70,7 +78,7 @@ def open_array_file(path: Path) -> ArrayFile:
       ValueError: it is damaged, or holds no pictures.
     """
     try:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             pixels = np.load(path, mmap_mode="r", allow_pickle=False)
         else:
             with np.load(path, allow_pickle=False) as arrays:
@@ -80,9 +88,9 @@ def open_array_file(path: Path) -> ArrayFile:
                         f"it has {', '.join(arrays.files)}, but none of {', '.join(IMAGES)}"
                     )
                 pixels = arrays[name]
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except DAMAGED as error:
         raise ValueError(f"{path} cannot be read as arrays: {error}.") from None
-    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
+    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or 0 in pixels.shape[1:]:
         raise ValueError(
             f"{path} holds {pixels.dtype} {pixels.shape}; pictures must be uint8 (N, H, W) or "
             "(N, H, W, C)."

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusion.data.sources.labels import Labels, is_label_file, labels_by_path
+from diffusion.data.sources.source import check_size
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ class Folder:
 
     def read(self, index: int) -> bytes:
         file = self.path / self.names[index]
-        if not stat.S_ISREG(os.stat(file).st_mode):  # opening a pipe would wait for ever
+        status = os.stat(file)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise ValueError(f"{self.names[index]} is no file")
+        check_size(self.names[index], status.st_size)
         return file.read_bytes()
 
     def labels(self, field: str) -> Labels:

@@ -1,6 +1,7 @@
 """How the labels of pictures become classes, and where the labels of named pictures are found.
 
-"folders" takes the first folder of a picture's path. Otherwise a file among the pictures has them:
+"folders" takes the outermost folder in which the pictures' paths differ. Otherwise a file among the
+pictures has them:
 
     labels.csv       a first line with names of columns, one of which is file_name
     metadata.jsonl   {"file_name": "a/1.png", "label": "cat"} in each line, as in Hugging Face's
@@ -11,7 +12,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -46,9 +47,17 @@ def classes_of(values: Sequence[str | int], where: str) -> Labels:
     Args:
       where: what errors call the labels.
     Raises:
-      ValueError: whole numbers of MOST_CLASSES or more, which are no classes.
+      ValueError: whole numbers below 0, or of MOST_CLASSES or more, which are no classes.
     """
     texts = [str(value) for value in values]
+    if all(text.isascii() and text.removeprefix("-").isdecimal() for text in texts):
+        if negative := [text for text in texts if text.startswith("-")]:
+            raise ValueError(
+                f"{where}: label {negative[0]} is no class; number the classes from 0, and leave "
+                "out pictures without one."
+            )
+        if longest := [text for text in texts if len(text) > 20]:
+            raise ValueError(f"{where}: label {longest[0][:20]}... is no class.")
     if all(text.isascii() and text.isdecimal() for text in texts):
         classes = [int(text) for text in texts]
         count = max(classes) + 1
@@ -87,7 +96,7 @@ def labels_by_path(
                 f"labels=folders: {outside[0]!r} lies in no sub-folder of {where}; move each "
                 "picture into a folder that has the name of its class."
             )
-        return classes_of([name.partition("/")[0] for name in names], where)
+        return classes_of(_folders([name.removeprefix("./") for name in names]), where)
     file, _, column = field.partition(":")
     if not is_label_file(file):
         raise ValueError(
@@ -98,9 +107,10 @@ def labels_by_path(
         raise ValueError(f"labels={field}: {where} holds no {file}.")
     try:
         table = _read(found, PurePosixPath(file).suffix.lower(), column or "label")
-    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{file} cannot be read as a table of labels: {said}.") from None
+    names = [name.removeprefix("./") for name in names]  # as the table has them
     if missing := [name for name in names if name not in table]:
         raise ValueError(
             f"{file} has no label for {len(missing)} of {len(names)} pictures, such as "
@@ -109,17 +119,25 @@ def labels_by_path(
     return classes_of([table[name] for name in names], field)
 
 
+def _folders(names: Sequence[str]) -> list[str]:
+    """The folder of each path that is its class: below those that all share, as archives do."""
+    paths, depth = [name.split("/") for name in names], 0
+    while len({path[depth] for path in paths}) == 1 and min(map(len, paths)) > depth + 2:
+        depth += 1
+    return [path[depth] for path in paths]
+
+
 def _read(content: bytes, suffix: str, column: str) -> dict[str, str | int]:
     text = content.decode("utf-8-sig")
     if suffix == ".json":
         pairs = json.loads(text)["labels"]
         if pairs is None:
             raise ValueError("its labels are null")
-        return {name: _label(label) for name, label in pairs}
+        return _table((name, label) for name, label in pairs)
     if suffix == ".csv":
-        rows = list(csv.DictReader(io.StringIO(text)))
-    else:
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True))
+    else:  # other ends of lines than this may stand within a word
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     if not rows:
         raise ValueError("it has no rows")
     columns = list(rows[0])
@@ -130,10 +148,27 @@ def _read(content: bytes, suffix: str, column: str) -> dict[str, str | int]:
         raise ValueError(
             f"it has no column {column!r}; choose one by FILE:COLUMN from {', '.join(columns)}"
         )
-    return {row[file]: _label(row[column]) for row in rows}
+    if lacking := [row[file] for row in rows if column not in row]:
+        raise ValueError(f"{lacking[0]!r} has no {column!r}")
+    return _table((row[file], row[column]) for row in rows)
 
 
-def _label(value: Any) -> str | int:
+def _table(pairs: Iterable[tuple[str, Any]]) -> dict[str, str | int]:
+    table = {}
+    for name, value in pairs:
+        name, label = name.removeprefix("./"), as_label(value)
+        if table.setdefault(name, label) != label:
+            raise ValueError(f"{name!r} has two labels, {table[name]!r} and {label!r}")
+    return table
+
+
+def as_label(value: Any) -> str | int:
+    """A label as a file holds it: a word, without the space around it, or a whole number.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    value = value.strip() if isinstance(value, str) else value
     if not isinstance(value, str | int) or value == "":
         raise ValueError(f"{value!r} is no label; use a word or a whole number")
     return value

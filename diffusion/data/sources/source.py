@@ -11,6 +11,15 @@ import numpy as np
 
 from diffusion.data.sources.labels import Labels
 
+LARGEST_BYTES = 2**30
+"""A file that is larger than this is no picture."""
+
+
+def check_size(name: str, size: int) -> None:
+    """Raises a ValueError if a file is too large to be a picture, before it is read."""
+    if size > LARGEST_BYTES:
+        raise ValueError(f"{name} has {size:,} bytes, more than any picture ({LARGEST_BYTES:,})")
+
 
 @runtime_checkable
 class Source(Protocol):

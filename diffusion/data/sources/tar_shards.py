@@ -17,7 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from diffusion.data.sources.labels import Labels, classes_of
+from diffusion.data.sources.labels import Labels, as_label, classes_of
+from diffusion.data.sources.source import check_size
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "ppm", "pgm", "bmp", "gif", "tif", "tiff")
 
@@ -66,15 +67,17 @@ class TarShards:
             content = self._content(files[extension]).decode("utf-8", "replace").strip()
             if key:
                 try:
-                    content = json.loads(content)[key]
-                except (ValueError, KeyError, TypeError):
+                    content = as_label(json.loads(content)[key])
+                except (ValueError, KeyError, TypeError, RecursionError):
                     raise ValueError(
-                        f"labels={field}: {name}.{extension} has no {key!r}."
+                        f"labels={field}: {name}.{extension} has no {key!r} that is a word or a "
+                        "whole number."
                     ) from None
             values.append(content)
         return classes_of(values, f"labels={field}")
 
     def _content(self, member: Member) -> bytes:
+        check_size(self.paths[member.shard].name, member.size)
         content = os.pread(_opened(self.paths[member.shard]), member.size, member.offset)
         if len(content) < member.size:
             raise ValueError(f"{self.paths[member.shard]} ends too early")
@@ -91,17 +94,55 @@ def shards(path: Path) -> list[Path]:
 
     Raises:
       FileNotFoundError: a shard is missing.
+      ValueError: the first number is above the last.
     """
     if braces := re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", str(path)):
         before, first, last, after = braces.groups()
-        numbers = range(int(first), int(last) + 1)
-        found = [Path(f"{before}{number:0{len(first)}}{after}") for number in numbers]
-        if missing := [file for file in found if not file.is_file()]:
-            raise FileNotFoundError(f"{missing[0]} does not exist.")
+        if int(first) > int(last):
+            raise ValueError(f"{path}: {first} is above {last}; turn them round.")
+        found = []
+        for number in range(int(first), int(last) + 1):
+            found.append(Path(f"{before}{number:0{len(first)}}{after}"))
+            if not found[-1].is_file():
+                raise FileNotFoundError(f"{found[-1]} does not exist.")
         return found
     if path.is_dir():
-        return sorted(path.glob("*.tar"), key=lambda file: os.fsencode(file.name))
+        tars = [file for file in path.glob("*.tar") if file.is_file()]
+        return sorted(tars, key=lambda file: os.fsencode(file.name))
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist; shards are numbered by two whole numbers, a-{{000..127}}.tar."
+        )
     return [path]
+
+
+def holds_shards(folder: Path) -> bool:
+    """Whether a folder is one of shards: it holds tars, and besides them no pictures.
+
+    Raises:
+      ValueError: it holds both.
+    """
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    tars = [entry.name for entry in entries if entry.suffix == ".tar" and entry.is_file()]
+    others = [
+        entry.name
+        for entry in entries
+        if entry.suffix[1:].lower() in IMAGES or (tars and entry.is_dir())
+    ]
+    if tars and others:
+        raise ValueError(
+            f"{folder} holds shards ({min(tars)}) and pictures or folders ({min(others)}), and "
+            "only one kind is read; move the other away, or give one file or sub-folder."
+        )
+    return bool(tars)
+
+
+def _check_end(file: Path, offset: int) -> None:
+    """Raises a TarError unless zeros or nothing follow, for tarfile takes damage for the end."""
+    with open(file, "rb") as content:
+        content.seek(offset)
+        if any(content.read(tarfile.BLOCKSIZE)):
+            raise tarfile.ReadError(f"it is damaged at byte {offset:,}")
 
 
 def open_tar_shards(path: Path) -> TarShards:
@@ -126,6 +167,7 @@ def open_tar_shards(path: Path) -> TarShards:
                         members.append({})
                     members[-1][extension.lower()] = Member(shard, info.offset_data, info.size)
                     digest.update(f"{key}.{extension}\0{info.size}\0".encode(errors="replace"))
+                _check_end(file, archive.offset)
         except tarfile.TarError as error:
             raise ValueError(
                 f"{file} cannot be read as a tar without compression: {error}."

@@ -4,16 +4,22 @@ Every file in it is taken for a picture but hidden ones and files of labels.
 """
 
 import hashlib
+import lzma
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from diffusion.data.sources.labels import Labels, is_label_file, labels_by_path
+from diffusion.data.sources.source import check_size
 
-LARGEST_BYTES = 2**30
-"""A file in an archive that is larger than this when unpacked is taken for damaged."""
+DAMAGED = (
+    *(zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError),
+    *(zlib.error, lzma.LZMAError, OSError),  # of the three ways of packing; bz2 raises OSError
+)
+"""What zipfile raises for a file that is damaged, or that it cannot unpack."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class ZipArchive:
     Attributes:
       path: the archive.
       names: path of each picture.
-      fingerprint: a checksum of all paths and checksums in it.
+      fingerprint: a checksum of its size, time of change, and all paths and checksums in it.
     """
 
     path: Path
@@ -44,11 +50,10 @@ class ZipArchive:
 
     def _content(self, name: str) -> bytes:
         archive = _opened(self.path)
-        if (size := archive.getinfo(name).file_size) > LARGEST_BYTES:
-            raise ValueError(f"{name} has {size} bytes when unpacked")
+        check_size(name, archive.getinfo(name).file_size)
         try:
             return archive.read(name)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        except DAMAGED as error:
             raise ValueError(f"{name} cannot be unpacked: {error}") from error
 
 
@@ -75,7 +80,8 @@ def open_zip(path: Path) -> ZipArchive:
     if len(set(names)) < len(names):
         twice = next(a for a, b in zip(names, names[1:], strict=False) if a == b)
         raise ValueError(f"{path} holds {twice!r} twice; pack it again.")
-    digest = hashlib.sha256()
+    status = path.stat()  # damage in the middle changes nothing in the list of files
+    digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
     for info in infos:
         digest.update(f"{info.filename}\0{info.file_size} {info.CRC}\0".encode(errors="replace"))
     return ZipArchive(path, names, digest.hexdigest())

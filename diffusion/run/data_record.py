@@ -1,0 +1,51 @@
+"""The record of a run's data, data.json: the number of its images and their checksum.
+
+Batch k is a function of (seed, k) only as long as the data is the same. So a run resumes on the
+data that it began with, wherever that lies, and not on a folder that has gained a picture.
+"""
+
+import json
+from pathlib import Path
+
+from diffusion.data.dataset import Dataset
+from diffusion.run import hosts
+
+
+def claim(run_dir: Path, dataset: Dataset, *, resumes: bool) -> None:
+    """Writes data.json, or compares it with the data if the run resumes; all hosts must call it.
+
+    A resumed run without data.json takes the data as it is.
+
+    Raises:
+      ValueError: the data is not what the run began with, or differs between the hosts.
+    """
+    crc, file = dataset.checksum(), run_dir / "data.json"
+    hosts.check_same(crc, "data", "give each of them a copy of the same data")
+    found = {"num_images": len(dataset), "checksum": f"{crc:08x}"}
+    if resumes and file.exists():
+        stored = _read(file)
+        if stored != found:
+            raise ValueError(
+                f"{run_dir} was trained on other data ({_described(stored)}) than this "
+                f"({_described(found)}), and its batches would not be those of its seed; restore "
+                f"the data, choose another --run-dir, or remove {file} to go on all the same."
+            )
+    elif hosts.is_main():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        partial = run_dir / ".data.json"
+        partial.write_text(json.dumps(found) + "\n")
+        partial.replace(file)
+
+
+def _read(file: Path) -> dict[str, int | str]:
+    try:
+        stored = json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
+        raise ValueError(f"{file} is damaged: {error}; remove it.") from error
+    if not isinstance(stored, dict) or stored.keys() != {"num_images", "checksum"}:
+        raise ValueError(f"{file} is damaged; remove it.")
+    return stored
+
+
+def _described(data: dict[str, int | str]) -> str:
+    return f"{data['num_images']} images, checksum {data['checksum']}"
