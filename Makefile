@@ -13,7 +13,7 @@ demo: $(READY)  ## train on digits, draw them, and say how good they are (about 
 	$(RUN) train.py digits
 	$(RUN) -m benchmarks.digits_accuracy runs/digits
 
-test: $(READY)  ## every law but the slow ones (7 to 20 minutes on two cores)
+test: $(READY)  ## every law but the slow ones (6 to 7 minutes on two quiet cores)
 	$(RUN) -m pytest -q -m "not slow" --durations=10 -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(READY)

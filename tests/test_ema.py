@@ -84,7 +84,10 @@ def test_the_profile_has_the_relative_width_that_names_it(sigma_rel):
     assert np.sqrt(np.average((s - mean) ** 2, weights=density)) == pytest.approx(sigma_rel, 1e-3)
 
 
-@pytest.mark.parametrize("sigma_rel", [0.03, 0.075, 0.15, 0.25])
+@pytest.mark.parametrize(
+    "sigma_rel",
+    [0.03, 0.25, *(pytest.param(width, marks=pytest.mark.slow) for width in (0.075, 0.15))],
+)
 def test_any_width_is_reconstructed_from_snapshots(sigma_rel):
     path = np.cumsum(np.random.default_rng(1).standard_normal(800)) / 20
     stored, ema = [], dm.PowerFunction((0.05, 0.1))

@@ -98,7 +98,8 @@ def test_statistics_of_two_protocols_are_not_compared():
 def test_the_protocol_is_kept_where_one_of_two_has_it():
     a, b = FeatureStatistics.of(X, "inception"), FeatureStatistics.of(X)
     assert a.merge(b).protocol == b.merge(a).protocol == "inception"
-    assert metrics.frechet_distance(a, b) == metrics.frechet_distance(b, a) == 0
+    for one, other in ((a, b), (b, a)):  # 0 but for the rounding of the root of sigma^2
+        assert metrics.frechet_distance(one, other) < 1e-12 * np.trace(a.sigma)
 
 
 def test_statistics_kept_in_float32_are_read(tmp_path):
