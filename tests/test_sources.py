@@ -386,3 +386,30 @@ def test_labels_that_are_not_there_are_named(tmp_path, field, says):
 def test_labels_that_are_not_in_the_shards_are_named(tmp_path, field, says):
     with pytest.raises(ValueError, match=says):
         open_source(write_shards(tmp_path)).labels(field)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_dataset_that_hugging_faces_library_saved_is_a_source(tmp_path):
+    datasets = pytest.importorskip("datasets")  # a large package, which the set-up leaves out
+    features = datasets.Features(
+        image=datasets.Image(),
+        label=datasets.ClassLabel(names=["cat", "dog", "eel"]),
+        breed=datasets.Value("string"),
+    )
+    rows = {
+        "image": [Image.fromarray(pixels) for pixels in PIXELS],
+        "label": [2, 0, 1, 2, 0, 1],
+        "breed": list("bababa"),
+    }
+    train = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict(train=train, test=train.select([1, 2])).save_to_disk(str(tmp_path / "a"))
+    source = open_source(f"hf:{tmp_path}/a")
+    np.testing.assert_array_equal(pixels_of(source), PIXELS)
+    assert source.labels("label").names == ("cat", "dog", "eel")
+    assert source.labels("label").classes.tolist() == rows["label"]
+    assert source.labels("breed").names == ("a", "b")
+    np.testing.assert_array_equal(pixels_of(open_source(f"hf:{tmp_path}/a:test")), PIXELS[1:3])
+    with pytest.raises(ValueError, match="no split valid"):
+        open_source(f"hf:{tmp_path}/a:valid")
+    with pytest.raises(ValueError, match="no such column, but image, label, breed"):
+        source.labels("kind")
