@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from commands import config_file, feature_files, feature_networks, image_sets, likelihood, pipeline
 from commands.diffusers_folder import is_diffusers_folder
@@ -173,10 +174,8 @@ def network_of(request: EvaluateRequest, reference: Reference) -> FeatureNetwork
             f"--features self needs a reference with classes, and {reference.name} has none; give "
             "a file of weights."
         )
-    images = reference.images
-    if reference.held_out is None:
-        images = images.every_other()  # the other half judges it
-    return feature_networks.own(images, reference.num_classes, request.cache_dir.expanduser())
+    cache = request.cache_dir.expanduser()
+    return feature_networks.own(reference.images, reference.num_classes, cache)
 
 
 def _check_network(request: EvaluateRequest, network: str) -> None:
@@ -282,13 +281,17 @@ def _floor(
         return measure(names, network.name, images, whole), reference.held_out.name
     if whole.features is None:
         return {}, ""
-    # the second half is the one that `self` was trained on
-    halves = [_part(whole, slice(start, None, 2), network) for start in (1, 0)]
+    # `self` has seen both halves, so the share that it knows says nothing
+    names = tuple(name for name in names if not MEASURES[name].needs_labels)
+    # halves with equally many of each class, as samples have them
+    order = np.arange(len(whole.features))
+    order = order if whole.labels is None else np.argsort(whole.labels, kind="stable")
+    halves = [_part(whole, order[start::2], network) for start in (0, 1)]
     return measure(names, network.name, *halves), f"half of {reference.name} against the other"
 
 
-def _part(whole: Described, rows: slice, network: FeatureNetwork) -> Described:
+def _part(whole: Described, rows: Int[np.ndarray, "n"], network: FeatureNetwork) -> Described:
     features, logits, labels = (None if x is None else x[rows] for x in whole[1:])
     assert features is not None
-    statistics = metrics.FeatureStatistics.of(np.ascontiguousarray(features), network.protocol)
+    statistics = metrics.FeatureStatistics.of(features, network.protocol)
     return Described(statistics, features, logits, labels)

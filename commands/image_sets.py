@@ -44,17 +44,6 @@ class ImageSet:
         labels = None if self.labels is None else self.labels[:count]
         return replace(self, count=count, labels=labels)
 
-    def every_other(self) -> "ImageSet":
-        """Every second image, from the first on."""
-
-        def read(first: int, last: int) -> UInt8[np.ndarray, "n H W C"]:
-            return self.read(2 * first, 2 * last - 1)[::2]
-
-        labels = None if self.labels is None else self.labels[::2]
-        count, name = -(-self.count // 2), f"half of {self.name}"
-        identity = f"every other of {self.identity}"
-        return replace(self, name=name, identity=identity, count=count, read=read, labels=labels)
-
 
 def of_dataset(name: str, config: DatasetConfig) -> ImageSet:
     """All examples of a dataset, in the order of an epoch of seed 0."""

@@ -193,8 +193,6 @@ def test_a_datasets_images_are_all_of_it_once_with_their_classes():
     np.testing.assert_array_equal(whole[order], digits.pixels[right])
     np.testing.assert_array_equal(images.labels[order], digits.labels[right])
     np.testing.assert_array_equal(images.read(95, 310), whole[95:310])
-    np.testing.assert_array_equal(images.every_other().read(3, 6), whole[6:12:2])
-    np.testing.assert_array_equal(images.every_other().labels, images.labels[::2])
 
 
 def test_a_run_is_measured_by_a_classifier_of_its_own_data(run_dir, tmp_path, monkeypatch, capsys):
@@ -206,6 +204,7 @@ def test_a_run_is_measured_by_a_classifier_of_its_own_data(run_dir, tmp_path, mo
     assert two["values"]["FD-self"][0] == one["values"]["FD-self"][0]
     assert two["values"]["FD-self"][0] != two["values"]["FD-self"][1]
     assert 0 <= one["values"]["class agreement"][0] <= 1
+    assert "class agreement" not in one["floor"]  # the classifier has seen all real images
     assert one["floor"]["FD-self"] < one["values"]["FD-self"][0]  # the run is hardly trained
     assert "2 steps, 3 network calls an image" in one["protocol"]["grid"]
     said = capsys.readouterr().out
