@@ -13,8 +13,9 @@ from contextlib import ExitStack, closing
 import jax
 
 import diffusion as dm
-from commands import build, cli, cost, draw, pipeline, train_request
+from commands import build, cli, cost, draw, judge, pipeline, train_request
 from commands.build import Job
+from commands.judge import Judge
 from diffusion import sharding
 from diffusion.data import images
 from diffusion.run import checkpoint, compilation_cache, hosts, lock, signals, tracker
@@ -43,12 +44,12 @@ def main(argv: list[str]) -> None:
             if hosts.is_main():
                 stack.enter_context(lock.held(run_dir))
             build.claim(run_dir, recipe, job.dataset)
-            state = build.start(job)
+            state, measured_by = build.start(job), judge.of_job(job)
         with cli.one_line_errors(tracker.TrackerError, OSError):
-            train(job, state)
+            train(job, state, measured_by)
 
 
-def train(job: Job, state: dm.TrainState) -> None:
+def train(job: Job, state: dm.TrainState, measured_by: Judge | None = None) -> None:
     """Trains from state.step to run.num_steps, and writes to the run's folder.
 
     Raises:
@@ -78,6 +79,7 @@ def train(job: Job, state: dm.TrainState) -> None:
         peak = cost.peak_images_per_second(job.recipe, job.mesh)
         meter = Meter(batch_size, run.max_skipped_steps, peak)
         draw_due_grid(job, journal, state)  # missing if the run was stopped before it was drawn
+        judge.measure_due(measured_by, journal, state)
         stop, step, is_stopped = hosts.StopAgreement(first), first, False
         while step < run.num_steps and not is_stopped:
             before, is_new = step, step == first
@@ -92,7 +94,8 @@ def train(job: Job, state: dm.TrainState) -> None:
 
             logs, is_last = step % run.log_every_steps == 0, step == run.num_steps
             is_stopped = not is_last and stop.reached(step, stop_request, metrics)
-            saves = is_last or is_stopped or step % run.save_every_steps == 0
+            measures = judge.is_due(run, step) and not is_stopped
+            saves = is_last or is_stopped or measures or step % run.save_every_steps == 0
             draws = build.is_grid_due(run, step) and not is_stopped
             if saves or draws or logs:
                 values = meter.read()
@@ -108,8 +111,9 @@ def train(job: Job, state: dm.TrainState) -> None:
             if saves:
                 checkpoints.save(state)
                 build.save_weights(job, state)
-            if draws:
+            if draws or measures:
                 draw_due_grid(job, journal, state)
+                judge.measure_due(measured_by, journal, state)
                 meter.restart_clock()
         checkpoints.wait()
         received = stop_request()

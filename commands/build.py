@@ -17,7 +17,7 @@ from diffusion import sharding
 from diffusion.data.dataset import Dataset
 from diffusion.denoiser import Network
 from diffusion.keys import IMPL
-from diffusion.run import checkpoint, data_record, hosts, weights
+from diffusion.run import best, checkpoint, data_record, hosts, weights
 from diffusion.run.feed import Feed, make_feed
 from diffusion.run.journal import Files, Journal
 from diffusion.run.tensorboard import TensorBoard
@@ -171,7 +171,10 @@ def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
 def checkpoints(job: Job) -> checkpoint.Checkpoints:
     """The writer of the run's checkpoints."""
     run = job.recipe.run
-    return checkpoint.Checkpoints(job.run_dir, run.keep_checkpoints, run.keep_every_steps)
+    best_step = partial(best.best_step, job.run_dir)
+    return checkpoint.Checkpoints(
+        job.run_dir, run.keep_checkpoints, run.keep_every_steps, best_step
+    )
 
 
 def save_weights(job: Job, state: dm.TrainState) -> None:
@@ -219,7 +222,8 @@ def next_stop(run: Run, step: int, steps_per_dispatch: int, *, is_new: bool) -> 
     """The next step at which the training loop writes something or checks for signals."""
     if is_new:
         return step + 1  # the first step compiles; the speed is measured from the second on
-    every = (run.log_every_steps, run.save_every_steps, run.sample_every_steps)
+    every = [run.log_every_steps, run.save_every_steps, run.sample_every_steps]
+    every += [] if run.evaluate_every_steps is None else [run.evaluate_every_steps]
     return min(run.num_steps, step + steps_per_dispatch, *((step // n + 1) * n for n in every))
 
 

@@ -128,6 +128,7 @@ MAY_CHANGE = (
     "run.save_every_steps",
     "run.sample_every_steps",
     "run.num_samples",
+    "run.evaluate_",
     "run.keep_checkpoints",
     "run.keep_every_steps",
     "run.max_skipped_steps",

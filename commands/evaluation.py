@@ -24,6 +24,9 @@ MOST_IMAGES = 50_000
 """Images that are drawn of a run unless the command says how many: the number of the papers."""
 
 
+Describe = Callable[[ImageSet], Described]
+"""Gives the features of a set of images."""
+
 BPD_IMAGES = 1000
 """Real images whose bits per dimension are measured unless the command says how many."""
 
@@ -77,15 +80,20 @@ def reference_of(request: EvaluateRequest) -> Reference:
                 f"{request.target} is no run, so its training data is not known; give --reference."
             )
         recipe = config_file.from_json(checkpoint.read_config(request.target))
-        return _of_dataset(f"the training data ({type(recipe.data).__name__})", recipe.data)
+        return of_dataset(f"the training data ({type(recipe.data).__name__})", recipe.data)
     if named in BY_NAME:
-        return _of_dataset(named, BY_NAME[named]())
+        return of_dataset(named, BY_NAME[named]())
     if named.endswith(".npz") and metrics.holds_statistics(Path(named)):
         return Reference(named, statistics=metrics.FeatureStatistics.load(Path(named)))
     return Reference(named, images=image_sets.of_files(named))
 
 
-def _of_dataset(name: str, data: Any) -> Reference:
+def of_dataset(name: str, data: Any) -> Reference:
+    """A dataset as the reference, with its held-out examples if it has some.
+
+    Args:
+      data: the dataset's configuration.
+    """
     if any(item.name == "labelled" for item in dataclasses.fields(data)):
         data = dataclasses.replace(data, labelled=True)  # for the classifier of --features self
     held_out = getattr(data, "held_out", None)
@@ -254,7 +262,7 @@ def describer(request: EvaluateRequest, network: FeatureNetwork) -> Callable[[Im
 
 
 def _described_reference(
-    describe: Callable[[ImageSet], Described], reference: Reference, network: FeatureNetwork
+    describe: Describe, reference: Reference, network: FeatureNetwork
 ) -> Described:
     if reference.images is not None:
         return describe(reference.images)
@@ -269,7 +277,7 @@ def _described_reference(
 
 
 def _floor(
-    describe: Callable[[ImageSet], Described],
+    describe: Describe,
     reference: Reference,
     network: FeatureNetwork,
     whole: Described,

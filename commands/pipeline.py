@@ -19,7 +19,7 @@ from diffusion import sharding
 from diffusion.data.dataset import Dataset
 from diffusion.denoiser import Denoise, Network, Preconditioning
 from diffusion.keys import IMPL
-from diffusion.run import checkpoint
+from diffusion.run import best, checkpoint
 from unet_flax import Model
 
 
@@ -153,11 +153,12 @@ def with_conditions(pipeline: Pipeline, dataset: Dataset) -> Pipeline:
     return dataclasses.replace(pipeline, conditions=conditions)
 
 
-def read(folder: Path, step: int | None = None, ema: str | None = None) -> Pipeline:
+def read(folder: Path, step: int | str | None = None, ema: str | None = None) -> Pipeline:
     """Reads a run's averaged weights, or the network of a diffusers folder.
 
     Args:
-      step: step of the checkpoint; None for the latest.
+      step: step of the checkpoint, or "best" for the one whose samples had the smallest distance;
+        None for the latest.
       ema: name of the average, or any sigma_rel if the run keeps power-function averages; None for
         the first average.
     Raises:
@@ -174,13 +175,24 @@ def read(folder: Path, step: int | None = None, ema: str | None = None) -> Pipel
         return _of_diffusers(folder)
     mesh = dm.Mesh().make()
     recipe = config_file.from_json(checkpoint.read_config(folder))
+    at = _best_step(folder) if step == "best" else step
+    assert not isinstance(at, str)
     network, shapes = build.abstract_network(recipe)
     target = sharding.placed(mesh, jax.eval_shape(recipe.ema.init, shapes))
-    params, step = averages.read(folder, recipe.ema, target, step, ema)
+    params, step = averages.read(folder, recipe.ema, target, at, ema)
     pipeline = of_weights(recipe, network, params, mesh, f"step {step}")
     if takes_conditions(pipeline.model):
         return with_conditions(pipeline, recipe.data.load())
     return pipeline
+
+
+def _best_step(folder: Path) -> int:
+    found = best.best_step(folder)
+    if found is None:
+        raise ValueError(
+            f"--step best: {folder} was not measured while it trained; give a step, or none."
+        )
+    return found
 
 
 def _of_diffusers(folder: Path) -> Pipeline:

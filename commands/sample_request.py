@@ -53,7 +53,7 @@ class SampleRequest:
       num_steps: steps of the sampler.
       spacing: "linspace", "leading" or "trailing", of a grid of timesteps.
       guidance: scale of classifier-free guidance; 1 is none.
-      step: step of the checkpoint.
+      step: step of the checkpoint, or "best".
       ema: name of the average of the weights.
       batch_size: images drawn at a time.
       out: folder to write.
@@ -79,7 +79,7 @@ class SampleRequest:
     num_steps: int | None = None
     spacing: str | None = None
     guidance: float | None = None
-    step: int | None = None
+    step: int | str | None = None
     ema: str | None = None
     batch_size: int = 64
     out: Path | None = None
@@ -164,6 +164,10 @@ def is_seed(word: str) -> bool:
     return word.removeprefix("-").isdecimal()
 
 
+def _step(text: str) -> int | str:
+    return text if text == "best" else int(text)
+
+
 SAMPLING_OPTIONS = (
     *("seed", "sampler", "eta", "num_steps", "spacing", "guidance", "step", "ema", "batch_size"),
 )
@@ -192,7 +196,12 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         metavar="SCALE",
         help="scale of classifier-free guidance; 1 is none (the recipe's)",
     )
-    add("--step", type=int, help="step of the checkpoint (the latest)")
+    add(
+        "--step",
+        type=_step,
+        metavar="STEP|best",
+        help="step of the checkpoint, or the one whose samples were best (the latest)",
+    )
     add(
         "--ema",
         metavar="NAME",

@@ -48,6 +48,10 @@ class Run:
       save_every_steps: steps between two checkpoints.
       sample_every_steps: steps between two grids of samples.
       num_samples: images in a grid of samples.
+      evaluate_every_steps: steps between two measurements of samples by their Frechet distance to
+        the training data, each of which saves a checkpoint; the best one is kept. none for none.
+      evaluate_images: samples of a measurement, >= 2.
+      evaluate_features: "self", "efficientnet" or a file of weights; see evaluate.py.
       keep_checkpoints: number of latest checkpoints that are kept.
       keep_every_steps: checkpoints at multiples of this step are kept as well; none for no others.
       max_skipped_steps: a step is skipped if its loss or gradient is not finite; the run stops
@@ -66,6 +70,9 @@ class Run:
     save_every_steps: int = 1000
     sample_every_steps: int = 1000
     num_samples: int = 64
+    evaluate_every_steps: int | None = None
+    evaluate_images: int = 1000
+    evaluate_features: str = "self"
     keep_checkpoints: int = 3
     keep_every_steps: int | None = None
     max_skipped_steps: int = 5
@@ -76,7 +83,9 @@ class Run:
     def __post_init__(self):
         _positive(self, "num_steps", "log_every_steps", "save_every_steps", "sample_every_steps")
         _positive(self, "num_samples", "keep_checkpoints", "accumulate")
-        for name in ("keep_every_steps", "steps_per_dispatch"):
+        if self.evaluate_images < 2:
+            raise ValueError(f"evaluate_images={self.evaluate_images} must be 2 or more.")
+        for name in ("keep_every_steps", "steps_per_dispatch", "evaluate_every_steps"):
             if getattr(self, name) is not None:
                 _positive(self, name)
         if self.max_skipped_steps < 0:

@@ -10,7 +10,7 @@ import dataclasses
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +69,17 @@ class Checkpoints:
       run_dir: the run's folder.
       keep: how many of the latest checkpoints are kept; None keeps all.
       keep_every_steps: checkpoints at multiples of this step are kept as well; None for no others.
+      best_step: a function that returns the step of the best checkpoint, which is kept as well, or
+        None.
     """
 
-    def __init__(self, run_dir: Path, keep: int | None = None, keep_every_steps: int | None = None):
+    def __init__(
+        self,
+        run_dir: Path,
+        keep: int | None = None,
+        keep_every_steps: int | None = None,
+        best_step: Callable[[], int | None] = lambda: None,
+    ):
         self.folder = Path(run_dir).absolute() / "checkpoints"
         self._has_failed = False
         policies = ocp.checkpoint_managers
@@ -79,6 +87,8 @@ class Checkpoints:
         if policy is not None and keep_every_steps is not None:
             every = policies.EveryNSteps(keep_every_steps)
             policy = policies.AnyPreservationPolicy([policy, every])
+        if policy is not None:
+            policy = policies.AnyPreservationPolicy([policy, _Best(best_step)])
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -129,6 +139,17 @@ class Checkpoints:
         except SaveError:
             self._has_failed = True
             raise
+
+
+@dataclasses.dataclass
+class _Best(ocp.checkpoint_managers.PreservationPolicy):
+    """Keeps the checkpoint that is the best at the time of a save."""
+
+    best_step: Callable[[], int | None]
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        best_step = self.best_step()
+        return [found.step == best_step for found in checkpoints]
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
