@@ -1,8 +1,11 @@
 """Laws of the command that measures: what it compares, what it keeps, what it refuses."""
 
 import json
+import os
 import re
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -183,6 +186,36 @@ def test_features_are_computed_once_whatever_kills_a_call(tmp_path, network, kil
         network, images_of(pixels, read).first(6), tmp_path, mesh=mesh, batch_size=4
     )
     np.testing.assert_array_equal(fewer.features, found.features[:6])
+
+
+def test_two_calls_at_once_compute_features_once(tmp_path, network):
+    pixels, mesh, asked = noise(20), Mesh(1).make(), []
+
+    def read(first, last):
+        time.sleep(0.05)
+        asked.append(first)
+        return pixels[first:last]
+
+    def features(_):
+        return feature_files.read(
+            network, images_of(pixels, read), tmp_path, mesh=mesh, batch_size=4
+        ).features
+
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(features, range(2)))
+    assert asked == [0, 4, 8, 12, 16]
+    for one in found:
+        np.testing.assert_allclose(one, _features(network.params, pixels), rtol=1e-5, atol=1e-5)
+
+
+def test_features_that_are_whole_are_read_without_writing(tmp_path, network):
+    images, mesh = images_of(noise(8)), Mesh(1).make()
+    one = feature_files.read(network, images, tmp_path, mesh=mesh, batch_size=4)
+    (file,) = tmp_path.rglob("features.bin")
+    os.utime(file, (1, 1))
+    two = feature_files.read(network, images, tmp_path, mesh=mesh, batch_size=4)
+    assert file.stat().st_mtime == 1
+    np.testing.assert_array_equal(one.features, two.features)
 
 
 def test_a_datasets_images_are_all_of_it_once_with_their_classes():
