@@ -84,7 +84,8 @@ def test_the_command_prints_what_the_measures_give_for_the_same_features(tmp_pat
         16,
     )
     params = feature_networks.read(str(weights)).params
-    fx, fy = (np.asarray(_features(params, np.repeat(a, 3, -1))) for a in (x, y))
+    shuffled = (image_sets.of_files(str(tmp_path / name)) for name in ("x.npz", "y.npz"))
+    fx, fy = (np.asarray(_features(params, a.read(0, a.count))) for a in shuffled)
     statistics = [metrics.FeatureStatistics.of(f) for f in (fx, fy)]
     expected = {
         "FD-tiny": metrics.frechet_distance(*statistics),
@@ -136,10 +137,23 @@ def test_a_folder_a_zip_and_an_array_of_the_same_pictures_have_the_same_features
         for i in range(5):
             archive.write(tmp_path / "a" / f"{i}.png", f"{i}.png")
     saved(tmp_path / "a.npz", pixels)
-    for path in ("a", "a.zip", "a.npz"):
-        images = image_sets.of_files(str(tmp_path / path))
+    whole = [image_sets.of_files(str(tmp_path / name)) for name in ("a", "a.zip", "a.npz")]
+    for images in whole:
         assert images.shape == (8, 8, 3) and images.count == 5
-        np.testing.assert_array_equal(images.read(1, 4), np.repeat(pixels[1:4], 3, -1))
+        np.testing.assert_array_equal(images.read(1, 4), whole[0].read(0, 5)[1:4])
+    np.testing.assert_array_equal(
+        np.unique(whole[0].read(0, 5), axis=0), np.unique(np.repeat(pixels, 3, -1), axis=0)
+    )
+
+
+def test_the_first_images_of_files_are_of_all_folders(tmp_path):
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        for i in range(20):
+            Image.new("L", (4, 4), 255 * (name == "dogs")).save(tmp_path / name / f"{i}.png")
+    images = image_sets.of_files(str(tmp_path), channels=1)
+    for chosen in (images.first(20), images.every_other()):
+        assert 0.2 < (chosen.read(0, 20) == 255).mean() < 0.8
 
 
 def images_of(pixels, read=None):
