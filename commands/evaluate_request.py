@@ -50,6 +50,12 @@ class EvaluateRequest:
         for name in self.metrics or ():
             if name not in (*MEASURES, BPD):
                 raise ValueError(f"--metrics {name}: choose from {', '.join((*MEASURES, BPD))}.")
+        for name in ("json", "statistics"):
+            file = getattr(self, name)
+            if file is not None and not file.parent.is_dir():
+                raise ValueError(
+                    f"--{name} {file}: there is no folder {file.parent}; make it first."
+                )
         if self.statistics is not None and (self.reference or self.metrics or self.seeds > 1):
             raise ValueError(
                 "--statistics writes those of one set of images, and excludes --reference, "

@@ -156,32 +156,44 @@ def rounded(batch_size: int) -> int:
     return -(-batch_size // devices) * devices
 
 
-def network_of(request: EvaluateRequest, reference: Reference) -> FeatureNetwork:
-    """The network whose features are compared.
+def network_of(request: EvaluateRequest, reference: Reference, images: ImageSet) -> FeatureNetwork:
+    """The network whose features are compared; all that can be wrong is found before it is trained.
 
     Raises:
       OSError, ValueError: its file cannot be read, the reference has no classes for `self`, or a
-        measure is defined by another network.
+        measure lacks something.
     """
     if request.features != "self":
         network = feature_networks.read(request.features)
-        _check_network(request, network.name)
+        _check(request, network.name, reference, images)
         return network
-    _check_network(request, "self")
     if reference.images is None or reference.num_classes is None:
         raise ValueError(
             f"--features self needs a reference with classes, and {reference.name} has none; give "
             "a file of weights."
         )
-    images = reference.images
+    _check(request, "self", reference, images)
+    seen = reference.images
     if reference.held_out is None:
-        images = images.every_other()  # the other half judges it
-    return feature_networks.own(images, reference.num_classes, request.cache_dir.expanduser())
+        seen = seen.every_other()  # the other half judges it
+    return feature_networks.own(seen, reference.num_classes, request.cache_dir.expanduser())
 
 
-def _check_network(request: EvaluateRequest, network: str) -> None:
-    for name in set(request.metrics or ()) - {BPD}:
-        MEASURES[name].check_network(name, network)
+def _measures(request: EvaluateRequest, network: str, reference: Reference) -> tuple[str, ...]:
+    """The names of the measures that compare features."""
+    default = ("fid", "kid") if network == "Inception" else ("fd", "pr")
+    if reference.images is None:
+        default = default[:1]
+    return tuple(name for name in request.metrics or default if name != BPD)
+
+
+def _check(request: EvaluateRequest, network: str, reference: Reference, images: ImageSet) -> None:
+    num_real = None
+    if reference.images is not None:
+        held_out = reference.held_out
+        num_real = reference.images.count // 2 if held_out is None else held_out.count
+    for name in _measures(request, network, reference):
+        MEASURES[name].check(name, network, images, num_real)
 
 
 def evaluate(request: EvaluateRequest, reference: Reference, sets: list[ImageSet]) -> Result:
@@ -199,19 +211,13 @@ def evaluate(request: EvaluateRequest, reference: Reference, sets: list[ImageSet
 
 
 def _compared(request: EvaluateRequest, reference: Reference, sets: list[ImageSet]) -> Result:
-    network = network_of(request, reference)
+    network = network_of(request, reference, sets[0])
     describe = describer(request, network)
-    default = ("fid", "kid") if network.name == "Inception" else ("fd", "pr")
-    if reference.statistics is not None:
-        default = default[:1]
-    names = tuple(name for name in request.metrics or default if name != BPD)
+    names = _measures(request, network.name, reference)
     whole = _described_reference(describe, reference, network)
     values: dict[str, list[float]] = {}
     for images in sets:
-        described = describe(images)
-        for name in names:
-            MEASURES[name].check(name, network.name, described, whole)
-        for title, number in measure(names, network.name, described, whole).items():
+        for title, number in measure(names, network.name, describe(images), whole).items():
             values.setdefault(title, []).append(number)
     floor, floor_of = _floor(describe, reference, network, whole, names)
     protocol = {

@@ -313,15 +313,23 @@ def test_the_classifier_learns_and_is_a_function_of_its_data(monkeypatch):
         ("X --reference digits --seeds 2", "--seeds 2: .* is no run"),
         ("X --reference digits --num-images 99", "has 6 images"),
         ("X --reference digits --num-images 1", "--num-images 1 has no covariance"),
+        (
+            "X --reference X --features W --json no/r.json",
+            "--json no/r.json: there is no folder no",
+        ),
+        ("X --features W --statistics no/s.npz", "--statistics no/s.npz: there is no folder no"),
+        ("X --reference digits --metrics agreement", "agreement needs images with classes"),
+        ("X --reference digits --features W --num-images 3", "pr takes 4 images .*x.npz has 3"),
+        ("X --reference X --features W", "pr compares real .* 4 others .* leaves 3; give a larger"),
         ("X --statistics s.npz", "--statistics needs --features FILE"),
         ("X --statistics s.npz --metrics fid", "excludes"),
         ("X --reference P --features W --metrics kid", "needs the reference's images"),
         ("X --reference S --features W", "has features of other, but"),
         ("X --reference digits --features W --metrics is", "Inception"),
-        ("MIXED --reference X --features W", "is 4 x 4, but .* 8 x 8"),
+        ("MIXED --reference X --features W --metrics fd", "is 4 x 4, but .* 8 x 8"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path, weights, argv, says, capsys):
+def test_a_mistake_is_one_line_before_any_image_is_described(tmp_path, weights, argv, says, capsys):
     saved(tmp_path / "x.npz", noise(6))
     (tmp_path / "mixed").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "mixed" / "0.png")
@@ -334,3 +342,4 @@ def test_a_mistake_is_one_line(tmp_path, weights, argv, says, capsys):
     words = [str(tmp_path / places[word]) if word in places else word for word in argv.split()]
     said = mistake(evaluate.main, [*words, "--cache-dir", str(tmp_path / "cache")], capsys)
     assert re.search(says.replace("X is", "x.npz is"), said), said
+    assert "MIXED" in argv or not (tmp_path / "cache").exists()
