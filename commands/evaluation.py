@@ -219,12 +219,16 @@ def _compared(request: EvaluateRequest, reference: Reference, sets: list[ImageSe
     for images in sets:
         for title, number in measure(names, network.name, describe(images), whole).items():
             values.setdefault(title, []).append(number)
-    floor, floor_of = _floor(describe, reference, network, whole, names)
+    floor, floor_of = _floor(describe, reference, network, whole, names, sets[0].count)
     protocol = {
-        "images": f"{sets[0].count} of {' and '.join(images.name for images in sets)}",
+        "images": f"{sets[0].count} of each of {', '.join(images.name for images in sets)}"
+        if len(sets) > 1
+        else f"{sets[0].count} of {sets[0].name}",
         "pixels": f"{sets[0].shape}, rounded to 0 .. 255",
         "reference": f"{whole.statistics.count or 'unknown number'} of {reference.name}",
         "network": f"{network.name}, {network.protocol}",
+        **{name: MEASURES[name].protocol for name in names if MEASURES[name].protocol},
+        **(reference.images.protocol if reference.images else {}),
         **sets[0].protocol,
     }
     return Result(values, floor, floor_of, protocol)
@@ -240,7 +244,10 @@ def _with_bits(result: Result, request: EvaluateRequest, reference: Reference) -
     size = rounded(sampling.batch_size)
     bits = likelihood.bits_per_dim(trained, images, seed=sampling.seed, batch_size=size)
     protocol = result.protocol | {
-        "bits/dim": f"of {images.count} images of {images.name}, one probe"
+        "bits/dim": f"of {images.count} images of {images.name}, under {request.target} "
+        f"({trained.name}), between the ends of {trained.sampling.grid}, one probe, seed "
+        f"{sampling.seed}",
+        **images.protocol,
     }
     return dataclasses.replace(
         result, values=result.values | {"bits/dim": [bits]}, protocol=protocol
@@ -281,16 +288,24 @@ def _floor(
     network: FeatureNetwork,
     whole: Described,
     names: tuple[str, ...],
+    num_images: int,
 ) -> tuple[dict[str, float], str]:
-    """The same numbers of real images: held-out ones, or one half against the other."""
+    """The same numbers of as many real images where there are so many, as most depend on the count.
+
+    They are held-out ones against the reference, or one half of it against the other.
+    """
     if reference.held_out is not None:
-        images = describe(reference.held_out)
-        return measure(names, network.name, images, whole), reference.held_out.name
+        images = reference.held_out.first(min(num_images, reference.held_out.count))
+        found = measure(names, network.name, describe(images), whole)
+        return found, f"{images.count} of {images.name}"
     if whole.features is None:
         return {}, ""
     # the second half is the one that `self` was trained on
-    halves = [_part(whole, slice(start, None, 2), network) for start in (1, 0)]
-    return measure(names, network.name, *halves), f"half of {reference.name} against the other"
+    left = _part(whole, slice(1, 2 * num_images, 2), network)
+    right = _part(whole, slice(0, None, 2), network)
+    found = measure(names, network.name, left, right)
+    counts = f"{left.statistics.count} of one half of {reference.name} against the "
+    return found, f"{counts}{right.statistics.count} of the other half"
 
 
 def _part(whole: Described, rows: slice, network: FeatureNetwork) -> Described:

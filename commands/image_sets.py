@@ -66,7 +66,8 @@ def of_dataset(name: str, config: DatasetConfig) -> ImageSet:
         batches = [dataset.batch(0, step)["label"] for step in steps]
         labels = np.concatenate(batches)[: len(dataset)]
     identity = f"{config} {len(dataset)} {dataset.checksum()}"
-    return ImageSet(name, identity, len(dataset), shape, partial(_rows, dataset), labels)
+    read, protocol = partial(_rows, dataset), {"data": str(config)}
+    return ImageSet(name, identity, len(dataset), shape, read, labels, protocol)
 
 
 def _rows(dataset: Dataset, first: int, last: int) -> UInt8[np.ndarray, "n H W C"]:

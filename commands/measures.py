@@ -42,6 +42,7 @@ class Measure:
       network: name of the only network whose features it takes; None for any.
       needs_features: whether the statistics of the reference are not enough.
       needs_labels: whether it needs the classes of the images.
+      protocol: constants of the number, which its reader has to know.
       fewest: number of images, of the reference too, with which it can be computed.
     """
 
@@ -50,6 +51,7 @@ class Measure:
     network: str | None = None
     needs_features: bool = True
     needs_labels: bool = False
+    protocol: str = ""
     fewest: int = 2
 
     def check(self, name: str, network: str, images: ImageSet, num_real: int | None) -> None:
@@ -130,13 +132,22 @@ MEASURES = {
     "fd": Measure(
         "Frechet distance of any network's features", _frechet("FD-{}"), needs_features=False
     ),
-    "kid": Measure("kernel distance, unbiased for few images", _kid),
+    "kid": Measure(
+        "kernel distance, unbiased for few images",
+        _kid,
+        protocol=f"100 pairs of subsets of {KID_SUBSET} images, or of the smaller set's number",
+    ),
     "is": Measure(
-        "inception score", _inception_score, "Inception", needs_features=False, fewest=10
+        "inception score",
+        _inception_score,
+        network="Inception",
+        needs_features=False,
+        protocol="mean of 10 parts",
+        fewest=10,
     ),
     "cmmd": Measure("CLIP's maximum mean discrepancy", _cmmd, network="CLIP"),
-    "pr": Measure("precision and recall", _precision_recall, fewest=4),
-    "dc": Measure("density and coverage", _density_coverage, fewest=6),
+    "pr": Measure("precision and recall", _precision_recall, protocol="k = 3", fewest=4),
+    "dc": Measure("density and coverage", _density_coverage, protocol="k = 5", fewest=6),
     "agreement": Measure(
         "share of images to which the dataset's own classifier gives their class",
         _agreement,

@@ -95,9 +95,12 @@ def test_the_command_prints_what_the_measures_give_for_the_same_features(tmp_pat
     }
     for name, value in expected.items():
         assert result["values"][name] == [pytest.approx(value, rel=1e-4)], name
-    assert "half of" in result["floor_of"] and result["floor"]["FD-tiny"] < expected["FD-tiny"]
+    assert (
+        "30 of one half" in result["floor_of"] and result["floor"]["FD-tiny"] < expected["FD-tiny"]
+    )
     assert "40 of" in result["protocol"]["images"] and "60 of" in result["protocol"]["reference"]
     said = capsys.readouterr().out
+    assert result["protocol"]["pr"] == "k = 3" and "subsets of" in result["protocol"]["kid"]
     assert "FD-tiny" in said and "tiny 1, sha256" in said
 
 
@@ -253,6 +256,8 @@ def test_a_run_is_measured_by_a_classifier_of_its_own_data(run_dir, tmp_path, mo
     assert two["values"]["FD-self"][0] == one["values"]["FD-self"][0]
     assert two["values"]["FD-self"][0] != two["values"]["FD-self"][1]
     assert 0 <= one["values"]["class agreement"][0] <= 1
+    assert one["floor_of"].startswith("12 of one half")  # as many real images as drawn ones
+    assert "average " in one["protocol"]["images"] and "Digits(" in one["protocol"]["data"]
     assert one["floor"]["FD-self"] < one["values"]["FD-self"][0]  # the run is hardly trained
     assert "2 steps, 3 network calls an image" in one["protocol"]["grid"]
     said = capsys.readouterr().out
@@ -284,6 +289,7 @@ def test_bits_per_dimension_are_those_of_the_likelihood(run_dir, tmp_path):
     )
     assert result["values"]["bits/dim"] == [pytest.approx(float(bits.mean()), rel=1e-3)]
     assert "of 6 images" in result["protocol"]["bits/dim"]
+    assert f"{run_dir} (step " in result["protocol"]["bits/dim"]
 
 
 def test_the_classifier_learns_and_is_a_function_of_its_data(monkeypatch):
