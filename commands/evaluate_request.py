@@ -15,7 +15,8 @@ class EvaluateRequest:
     """The options of `evaluate.py`; None means the default.
 
     Attributes:
-      target: a run's folder, a diffusers folder, or images: a folder, ZIP, tar shards or arrays.
+      target: a run's folder, a diffusers folder, the name of a dataset, or images: a folder, ZIP,
+        tar shards or arrays.
       reference: name of a dataset, images, or an npz of statistics; None for a run's own data.
       metrics: names in `MEASURES`.
       features: "self", "efficientnet", or a file of weights.
@@ -79,7 +80,12 @@ def parse(argv: list[str]) -> EvaluateRequest:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("target", type=Path, metavar="RUN|IMAGES", help="a run, or a folder or file of images")
+    add(
+        "target",
+        type=Path,
+        metavar="RUN|DATASET|IMAGES",
+        help="a run, name of a dataset, or a folder or file of images",
+    )
     add(
         "--reference",
         metavar="DATASET|IMAGES|STATS.npz",

@@ -15,7 +15,7 @@ from commands.feature_networks import FeatureNetwork
 from commands.image_sets import ImageSet
 from commands.measures import BPD, MEASURES, Described, measure
 from diffusion import metrics
-from diffusion.data import BY_NAME
+from diffusion.data import BY_NAME, DatasetConfig
 from diffusion.run import checkpoint, hosts
 from diffusion.sharding import Mesh
 
@@ -77,11 +77,24 @@ def reference_of(request: EvaluateRequest) -> Reference:
             )
         recipe = config_file.from_json(checkpoint.read_config(request.target))
         return _of_dataset(f"the training data ({type(recipe.data).__name__})", recipe.data)
-    if named in BY_NAME:
-        return _of_dataset(named, BY_NAME[named]())
+    data = _dataset(named)
+    if data is not None:
+        return _of_dataset(named, data)
     if named.endswith(".npz") and metrics.holds_statistics(Path(named)):
         return Reference(named, statistics=metrics.FeatureStatistics.load(Path(named)))
     return Reference(named, images=image_sets.of_files(named))
+
+
+def _dataset(name: str) -> DatasetConfig | None:
+    """The dataset of a name, or None if it has none."""
+    if name not in BY_NAME:
+        return None
+    if Path(name).exists():
+        raise ValueError(
+            f"{name} is a dataset, and a file or folder here; give the folder by its full path "
+            f"{Path(name).absolute()}, or call this from another folder."
+        )
+    return BY_NAME[name]()
 
 
 def _of_dataset(name: str, data: Any) -> Reference:
@@ -97,13 +110,14 @@ def _of_dataset(name: str, data: Any) -> Reference:
 
 
 def targets(request: EvaluateRequest, reference: Reference) -> list[ImageSet]:
-    """The images to measure: one set for each seed of a run, or those of a file or folder.
+    """The images to measure: one set for each seed of a run, or those of a dataset or files.
 
     Raises:
       OSError, ValueError: they cannot be read, or are fewer than --num-images.
     """
     folder, sampling = request.target, request.sampling
-    if _can_be_sampled(folder):
+    data = _dataset(str(folder))
+    if data is None and _can_be_sampled(folder):
         trained = pipeline.read(folder, sampling.step, sampling.ema)
         trained = dataclasses.replace(trained, sampling=sampling.sampling(trained.sampling))
         trained.check()
@@ -117,8 +131,11 @@ def targets(request: EvaluateRequest, reference: Reference) -> list[ImageSet]:
         ]
     if request.seeds > 1:
         raise ValueError(f"--seeds {request.seeds}: {folder} is no run; its images are drawn.")
-    channels = 3 if reference.images is None else reference.images.shape[-1]
-    found = image_sets.of_files(str(folder), channels)
+    if data is not None:
+        found = image_sets.of_dataset(str(folder), data)
+    else:
+        channels = 3 if reference.images is None else reference.images.shape[-1]
+        found = image_sets.of_files(str(folder), channels)
     if request.num_images is None:
         return [found]
     if request.num_images > found.count:
@@ -132,7 +149,7 @@ def _can_be_sampled(folder: Path) -> bool:
 
 
 def write_statistics(request: EvaluateRequest) -> str:
-    """Writes the statistics of the target, a dataset's too; returns a line that says so.
+    """Writes the statistics of the target; returns a line that says so.
 
     Raises:
       OSError, ValueError: the images or the weights cannot be read.
@@ -140,14 +157,12 @@ def write_statistics(request: EvaluateRequest) -> str:
     if request.features == "self":
         raise ValueError("--statistics needs --features FILE: `self` is another for each dataset.")
     network = feature_networks.read(request.features)
-    name, file = str(request.target), request.statistics
+    file, images = request.statistics, targets(request, Reference("none"))[0]
     assert file is not None
-    data = BY_NAME.get(name)
-    images = [image_sets.of_dataset(name, data())] if data else targets(request, Reference("none"))
-    found = describer(request, network)(images[0]).statistics
+    found = describer(request, network)(images).statistics
     if hosts.is_main():
         found.save(file)
-    return f"statistics of {found.count} images of {images[0].name}: {file}"
+    return f"statistics of {found.count} images of {images.name}: {file}"
 
 
 def rounded(batch_size: int) -> int:

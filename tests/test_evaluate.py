@@ -131,6 +131,28 @@ def test_statistics_of_a_file_give_the_distance_of_the_images(tmp_path, weights)
         assert arrays["mu"].shape == (WIDTH,) and arrays["sigma"].shape == (WIDTH, WIDTH)
 
 
+def test_a_dataset_by_name_is_measured_in_the_number_that_is_asked(tmp_path, weights, capsys):
+    options = ["--features", str(weights), "--cache-dir", str(tmp_path / "cache")]
+    evaluate.main(
+        ["digits", *options, "--num-images", "30", "--statistics", str(tmp_path / "s.npz")]
+    )
+    assert "statistics of 30 images of digits" in capsys.readouterr().out
+    found = run(
+        tmp_path, "digits", "--num-images", 30, "--reference", tmp_path / "s.npz", *options[:2]
+    )
+    assert found["values"]["FD-tiny"] == [pytest.approx(0, abs=1e-6)]
+
+
+@pytest.mark.parametrize("argv", ["digits --reference X", "X --reference digits"])
+def test_a_name_of_a_dataset_and_of_a_folder_is_refused(tmp_path, monkeypatch, argv, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    x = str(saved(tmp_path / "x.npz", noise(6)))
+    said = mistake(evaluate.main, [x if word == "X" else word for word in argv.split()], capsys)
+    assert "digits is a dataset, and a file or folder here" in said
+    assert f"full path {tmp_path / 'digits'}" in said
+
+
 def test_a_folder_a_zip_and_an_array_of_the_same_pictures_have_the_same_features(tmp_path, network):
     pixels = noise(5)
     (tmp_path / "a").mkdir()
