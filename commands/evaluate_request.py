@@ -15,7 +15,8 @@ class EvaluateRequest:
     """The options of `evaluate.py`; None means the default.
 
     Attributes:
-      target: a run's folder, a diffusers folder, or images: a folder, ZIP, tar shards or arrays.
+      target: a run's folder, a diffusers folder, the name of a dataset, or images: a folder, ZIP,
+        tar shards or arrays.
       reference: name of a dataset, images, or an npz of statistics; None for a run's own data.
       metrics: names in `MEASURES`.
       features: "self", "efficientnet", or a file of weights.
@@ -50,6 +51,12 @@ class EvaluateRequest:
         for name in self.metrics or ():
             if name not in (*MEASURES, BPD):
                 raise ValueError(f"--metrics {name}: choose from {', '.join((*MEASURES, BPD))}.")
+        for name in ("json", "statistics"):
+            file = getattr(self, name)
+            if file is not None and not file.parent.is_dir():
+                raise ValueError(
+                    f"--{name} {file}: there is no folder {file.parent}; make it first."
+                )
         if self.statistics is not None and (self.reference or self.metrics or self.seeds > 1):
             raise ValueError(
                 "--statistics writes those of one set of images, and excludes --reference, "
@@ -73,7 +80,12 @@ def parse(argv: list[str]) -> EvaluateRequest:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("target", type=Path, metavar="RUN|IMAGES", help="a run, or a folder or file of images")
+    add(
+        "target",
+        type=Path,
+        metavar="RUN|DATASET|IMAGES",
+        help="a run, name of a dataset, or a folder or file of images",
+    )
     add(
         "--reference",
         metavar="DATASET|IMAGES|STATS.npz",

@@ -16,7 +16,7 @@ from commands.feature_networks import FeatureNetwork
 from commands.image_sets import ImageSet
 from commands.measures import BPD, MEASURES, Described, measure
 from diffusion import metrics
-from diffusion.data import BY_NAME
+from diffusion.data import BY_NAME, DatasetConfig
 from diffusion.run import checkpoint, hosts
 from diffusion.sharding import Mesh
 
@@ -81,11 +81,24 @@ def reference_of(request: EvaluateRequest) -> Reference:
             )
         recipe = config_file.from_json(checkpoint.read_config(request.target))
         return of_dataset(f"the training data ({type(recipe.data).__name__})", recipe.data)
-    if named in BY_NAME:
-        return of_dataset(named, BY_NAME[named]())
+    data = _dataset(named)
+    if data is not None:
+        return of_dataset(named, data)
     if named.endswith(".npz") and metrics.holds_statistics(Path(named)):
         return Reference(named, statistics=metrics.FeatureStatistics.load(Path(named)))
     return Reference(named, images=image_sets.of_files(named))
+
+
+def _dataset(name: str) -> DatasetConfig | None:
+    """The dataset of a name, or None if it has none."""
+    if name not in BY_NAME:
+        return None
+    if Path(name).exists():
+        raise ValueError(
+            f"{name} is a dataset, and a file or folder here; give the folder by its full path "
+            f"{Path(name).absolute()}, or call this from another folder."
+        )
+    return BY_NAME[name]()
 
 
 def of_dataset(name: str, data: Any) -> Reference:
@@ -106,13 +119,14 @@ def of_dataset(name: str, data: Any) -> Reference:
 
 
 def targets(request: EvaluateRequest, reference: Reference) -> list[ImageSet]:
-    """The images to measure: one set for each seed of a run, or those of a file or folder.
+    """The images to measure: one set for each seed of a run, or those of a dataset or files.
 
     Raises:
       OSError, ValueError: they cannot be read, or are fewer than --num-images.
     """
     folder, sampling = request.target, request.sampling
-    if _can_be_sampled(folder):
+    data = _dataset(str(folder))
+    if data is None and _can_be_sampled(folder):
         trained = pipeline.read(folder, sampling.step, sampling.ema)
         trained = dataclasses.replace(trained, sampling=sampling.sampling(trained.sampling))
         trained.check()
@@ -126,8 +140,11 @@ def targets(request: EvaluateRequest, reference: Reference) -> list[ImageSet]:
         ]
     if request.seeds > 1:
         raise ValueError(f"--seeds {request.seeds}: {folder} is no run; its images are drawn.")
-    channels = 3 if reference.images is None else reference.images.shape[-1]
-    found = image_sets.of_files(str(folder), channels)
+    if data is not None:
+        found = image_sets.of_dataset(str(folder), data)
+    else:
+        channels = 3 if reference.images is None else reference.images.shape[-1]
+        found = image_sets.of_files(str(folder), channels)
     if request.num_images is None:
         return [found]
     if request.num_images > found.count:
@@ -141,7 +158,7 @@ def _can_be_sampled(folder: Path) -> bool:
 
 
 def write_statistics(request: EvaluateRequest) -> str:
-    """Writes the statistics of the target, a dataset's too; returns a line that says so.
+    """Writes the statistics of the target; returns a line that says so.
 
     Raises:
       OSError, ValueError: the images or the weights cannot be read.
@@ -149,14 +166,12 @@ def write_statistics(request: EvaluateRequest) -> str:
     if request.features == "self":
         raise ValueError("--statistics needs --features FILE: `self` is another for each dataset.")
     network = feature_networks.read(request.features)
-    name, file = str(request.target), request.statistics
+    file, images = request.statistics, targets(request, Reference("none"))[0]
     assert file is not None
-    data = BY_NAME.get(name)
-    images = [image_sets.of_dataset(name, data())] if data else targets(request, Reference("none"))
-    found = describer(request, network)(images[0]).statistics
+    found = describer(request, network)(images).statistics
     if hosts.is_main():
         found.save(file)
-    return f"statistics of {found.count} images of {images[0].name}: {file}"
+    return f"statistics of {found.count} images of {images.name}: {file}"
 
 
 def rounded(batch_size: int) -> int:
@@ -165,30 +180,42 @@ def rounded(batch_size: int) -> int:
     return -(-batch_size // devices) * devices
 
 
-def network_of(request: EvaluateRequest, reference: Reference) -> FeatureNetwork:
-    """The network whose features are compared.
+def network_of(request: EvaluateRequest, reference: Reference, images: ImageSet) -> FeatureNetwork:
+    """The network whose features are compared; all that can be wrong is found before it is trained.
 
     Raises:
       OSError, ValueError: its file cannot be read, the reference has no classes for `self`, or a
-        measure is defined by another network.
+        measure lacks something.
     """
     if request.features != "self":
         network = feature_networks.read(request.features)
-        _check_network(request, network.name)
+        _check(request, network.name, reference, images)
         return network
-    _check_network(request, "self")
     if reference.images is None or reference.num_classes is None:
         raise ValueError(
             f"--features self needs a reference with classes, and {reference.name} has none; give "
             "a file of weights."
         )
+    _check(request, "self", reference, images)
     cache = request.cache_dir.expanduser()
     return feature_networks.own(reference.images, reference.num_classes, cache)
 
 
-def _check_network(request: EvaluateRequest, network: str) -> None:
-    for name in set(request.metrics or ()) - {BPD}:
-        MEASURES[name].check_network(name, network)
+def _measures(request: EvaluateRequest, network: str, reference: Reference) -> tuple[str, ...]:
+    """The names of the measures that compare features."""
+    default = ("fid", "kid") if network == "Inception" else ("fd", "pr")
+    if reference.images is None:
+        default = default[:1]
+    return tuple(name for name in request.metrics or default if name != BPD)
+
+
+def _check(request: EvaluateRequest, network: str, reference: Reference, images: ImageSet) -> None:
+    num_real = None
+    if reference.images is not None:
+        held_out = reference.held_out
+        num_real = reference.images.count // 2 if held_out is None else held_out.count
+    for name in _measures(request, network, reference):
+        MEASURES[name].check(name, network, images, num_real)
 
 
 def evaluate(request: EvaluateRequest, reference: Reference, sets: list[ImageSet]) -> Result:
@@ -206,26 +233,24 @@ def evaluate(request: EvaluateRequest, reference: Reference, sets: list[ImageSet
 
 
 def _compared(request: EvaluateRequest, reference: Reference, sets: list[ImageSet]) -> Result:
-    network = network_of(request, reference)
+    network = network_of(request, reference, sets[0])
     describe = describer(request, network)
-    default = ("fid", "kid") if network.name == "Inception" else ("fd", "pr")
-    if reference.statistics is not None:
-        default = default[:1]
-    names = tuple(name for name in request.metrics or default if name != BPD)
+    names = _measures(request, network.name, reference)
     whole = _described_reference(describe, reference, network)
     values: dict[str, list[float]] = {}
     for images in sets:
-        described = describe(images)
-        for name in names:
-            MEASURES[name].check(name, network.name, described, whole)
-        for title, number in measure(names, network.name, described, whole).items():
+        for title, number in measure(names, network.name, describe(images), whole).items():
             values.setdefault(title, []).append(number)
-    floor, floor_of = _floor(describe, reference, network, whole, names)
+    floor, floor_of = _floor(describe, reference, network, whole, names, sets[0].count)
     protocol = {
-        "images": f"{sets[0].count} of {' and '.join(images.name for images in sets)}",
+        "images": f"{sets[0].count} of each of {', '.join(images.name for images in sets)}"
+        if len(sets) > 1
+        else f"{sets[0].count} of {sets[0].name}",
         "pixels": f"{sets[0].shape}, rounded to 0 .. 255",
         "reference": f"{whole.statistics.count or 'unknown number'} of {reference.name}",
         "network": f"{network.name}, {network.protocol}",
+        **{name: MEASURES[name].protocol for name in names if MEASURES[name].protocol},
+        **(reference.images.protocol if reference.images else {}),
         **sets[0].protocol,
     }
     return Result(values, floor, floor_of, protocol)
@@ -241,14 +266,17 @@ def _with_bits(result: Result, request: EvaluateRequest, reference: Reference) -
     size = rounded(sampling.batch_size)
     bits = likelihood.bits_per_dim(trained, images, seed=sampling.seed, batch_size=size)
     protocol = result.protocol | {
-        "bits/dim": f"of {images.count} images of {images.name}, one probe"
+        "bits/dim": f"of {images.count} images of {images.name}, under {request.target} "
+        f"({trained.name}), between the ends of {trained.sampling.grid}, one probe, seed "
+        f"{sampling.seed}",
+        **images.protocol,
     }
     return dataclasses.replace(
         result, values=result.values | {"bits/dim": [bits]}, protocol=protocol
     )
 
 
-def describer(request: EvaluateRequest, network: FeatureNetwork) -> Callable[[ImageSet], Described]:
+def describer(request: EvaluateRequest, network: FeatureNetwork) -> Describe:
     """What describes a set of images by the network's features, which are kept in the cache."""
     size, mesh = rounded(request.sampling.batch_size), Mesh().make()
     cache = request.cache_dir.expanduser()
@@ -282,11 +310,16 @@ def _floor(
     network: FeatureNetwork,
     whole: Described,
     names: tuple[str, ...],
+    num_images: int,
 ) -> tuple[dict[str, float], str]:
-    """The same numbers of real images: held-out ones, or one half against the other."""
+    """The same numbers of as many real images where there are so many, as most depend on the count.
+
+    They are held-out ones against the reference, or one half of it against the other.
+    """
     if reference.held_out is not None:
-        images = describe(reference.held_out)
-        return measure(names, network.name, images, whole), reference.held_out.name
+        images = reference.held_out.first(min(num_images, reference.held_out.count))
+        found = measure(names, network.name, describe(images), whole)
+        return found, f"{images.count} of {images.name}"
     if whole.features is None:
         return {}, ""
     # `self` has seen both halves, so the share that it knows says nothing
@@ -294,8 +327,14 @@ def _floor(
     # halves with equally many of each class, as samples have them
     order = np.arange(len(whole.features))
     order = order if whole.labels is None else np.argsort(whole.labels, kind="stable")
-    halves = [_part(whole, order[start::2], network) for start in (0, 1)]
-    return measure(names, network.name, *halves), f"half of {reference.name} against the other"
+    left, right = (np.sort(order[start::2]) for start in (1, 0))
+    parts = [_part(whole, rows, network) for rows in (left[:num_images], right)]
+    found = measure(names, network.name, *parts)
+    counts = [part.statistics.count for part in parts]
+    return (
+        found,
+        f"{counts[0]} of one half of {reference.name} against the {counts[1]} of the other",
+    )
 
 
 def _part(whole: Described, rows: Int[np.ndarray, "n"], network: FeatureNetwork) -> Described:

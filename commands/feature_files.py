@@ -1,5 +1,6 @@
 """Features of image sets, kept on the disk so that no image is drawn or described twice."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from commands.feature_networks import FeatureNetwork
 from commands.image_sets import ImageSet
 from diffusion import sharding
-from diffusion.run import hosts
+from diffusion.run import hosts, lock
 
 
 class Features(NamedTuple):
@@ -33,7 +34,8 @@ def read(
 ) -> Features:
     """The features of all images.
 
-    A call that is killed goes on where it was, and a call with more images reads on.
+    A call that is killed goes on where it was, and a call with more images reads on. A second call
+    at the same time waits for the first.
 
     Args:
       cache_dir: folder in which they are kept.
@@ -46,28 +48,30 @@ def read(
     folder = cache_dir / "features" / hashlib.sha256(described.encode()).hexdigest()[:20]
     describe = jax.jit(network.function)
     params = sharding.on_every_device(mesh, network.params)
-    if hosts.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-    done = _count(folder)
-    hosts.check_same(done, "kept features", "give them one --cache-dir that all of them see")
-    total, is_main = images.count, hosts.is_main()
-    label = f"{network.name} of {images.name}"
-    with tqdm(
-        total=total, initial=min(done, total), desc=label, disable=None if is_main else True
-    ) as bar:
-        while done < total:
-            last = min(done + batch_size, total)
-            pixels = images.read(done, last)
-            padded = np.concatenate([pixels, np.repeat(pixels[-1:], batch_size - len(pixels), 0)])
-            batch = sharding.shard_batch(mesh, {"pixels": padded})["pixels"]
-            parts = [
-                None if x is None else x[: len(pixels)]
-                for x in hosts.fetch(describe(params, batch))
-            ]
-            if is_main:
-                _append(folder, parts)
-            done = last
-            bar.update(len(pixels))
+    with lock.waited_for(folder) if hosts.is_main() else contextlib.nullcontext():
+        hosts.any_host(False)  # waits until the main host has the lock
+        done = _count(folder)
+        hosts.check_same(done, "kept features", "give them one --cache-dir that all of them see")
+        total, is_main = images.count, hosts.is_main()
+        label = f"{network.name} of {images.name}"
+        with tqdm(
+            total=total, initial=min(done, total), desc=label, disable=None if is_main else True
+        ) as bar:
+            while done < total:
+                last = min(done + batch_size, total)
+                pixels = images.read(done, last)
+                filler = np.repeat(pixels[-1:], batch_size - len(pixels), 0)
+                padded = np.concatenate([pixels, filler])
+                batch = sharding.shard_batch(mesh, {"pixels": padded})["pixels"]
+                parts = [
+                    None if x is None else x[: len(pixels)]
+                    for x in hosts.fetch(describe(params, batch))
+                ]
+                if is_main:
+                    _append(folder, parts)
+                done = last
+                bar.update(len(pixels))
+        hosts.any_host(False)  # waits until the main host has written the last images
     found = [_read(folder, kind, total) for kind in ("features", "logits")]
     assert found[0] is not None
     return Features(found[0], found[1])
@@ -81,8 +85,9 @@ def _count(folder: Path) -> int:
     sizes = {kind: (folder / f"{kind}.bin").stat().st_size for kind in widths}
     count = min(size // (4 * widths[kind]) for kind, size in sizes.items())
     for kind, width in widths.items():
-        with open(folder / f"{kind}.bin", "r+b") as file:
-            file.truncate(4 * width * count)
+        if sizes[kind] != 4 * width * count:  # a whole cache may be read-only
+            with open(folder / f"{kind}.bin", "r+b") as file:
+                file.truncate(4 * width * count)
     return count
 
 

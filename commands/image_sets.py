@@ -40,7 +40,7 @@ class ImageSet:
     protocol: dict[str, str] = field(default_factory=dict)
 
     def first(self, count: int) -> "ImageSet":
-        """Its first images; a dataset is shuffled, so these are random ones."""
+        """Its first images; datasets and files are shuffled, so these are random ones."""
         labels = None if self.labels is None else self.labels[:count]
         return replace(self, count=count, labels=labels)
 
@@ -55,7 +55,8 @@ def of_dataset(name: str, config: DatasetConfig) -> ImageSet:
         batches = [dataset.batch(0, step)["label"] for step in steps]
         labels = np.concatenate(batches)[: len(dataset)]
     identity = f"{config} {len(dataset)} {dataset.checksum()}"
-    return ImageSet(name, identity, len(dataset), shape, partial(_rows, dataset), labels)
+    read, protocol = partial(_rows, dataset), {"data": str(config)}
+    return ImageSet(name, identity, len(dataset), shape, read, labels, protocol)
 
 
 def _rows(dataset: Dataset, first: int, last: int) -> UInt8[np.ndarray, "n H W C"]:
@@ -69,12 +70,15 @@ def _rows(dataset: Dataset, first: int, last: int) -> UInt8[np.ndarray, "n H W C
 def of_files(path: str, channels: int = 3) -> ImageSet:
     """The pictures of a folder, ZIP, tar shards or arrays, as they are, which must be of one size.
 
+    Their order is shuffled, the same for equal counts: the first ones by name may be of one class.
+
     Args:
       channels: 1 reads them as grey, 3 as RGB.
     Raises:
       OSError, ValueError: one cannot be read, or they differ in size.
     """
     source = open_source(path)
+    order = np.random.RandomState(0).permutation(len(source.names)).tolist()
 
     def pixels(index: int) -> UInt8[np.ndarray, "H W C"]:
         name, content = source.names[index], source.read(index)
@@ -85,8 +89,8 @@ def of_files(path: str, channels: int = 3) -> ImageSet:
     shape = pixels(0).shape
 
     def read(first: int, last: int) -> UInt8[np.ndarray, "n H W C"]:
-        found = [pixels(index) for index in range(first, last)]
-        for index, one in enumerate(found, start=first):
+        found = [pixels(index) for index in order[first:last]]
+        for index, one in zip(order[first:last], found, strict=True):
             if one.shape != shape:
                 raise ValueError(
                     f"{path}: {source.names[index]} is {one.shape[0]} x {one.shape[1]}, but "
@@ -95,7 +99,8 @@ def of_files(path: str, channels: int = 3) -> ImageSet:
                 )
         return np.stack(found)
 
-    return ImageSet(path, f"{source.fingerprint} {channels}", len(source.names), shape, read)
+    identity = f"shuffled {source.fingerprint} {channels}"
+    return ImageSet(path, identity, len(source.names), shape, read)
 
 
 def of_samples(

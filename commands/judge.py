@@ -65,9 +65,9 @@ def of_job(job: Job) -> Judge | None:
     if run.evaluate_every_steps is None:
         return None
     reference = evaluation.of_dataset("the training data", job.recipe.data)
-    request = EvaluateRequest(job.run_dir, features=run.evaluate_features)
-    network = evaluation.network_of(request, reference)
+    request = EvaluateRequest(job.run_dir, features=run.evaluate_features, metrics=("fd",))
     assert reference.images is not None
+    network = evaluation.network_of(request, reference, reference.images)
     real = evaluation.describer(request, network)(reference.images)
     request = EvaluateRequest(job.run_dir, cache_dir=_folder(job))
     return Judge(job, evaluation.describer(request, network), real)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from commands.image_sets import ImageSet
 from diffusion import metrics
 
 BPD = "bpd"
@@ -40,37 +41,50 @@ class Measure:
       values: `values(images, reference) -> {name: number}`; "{}" in a name is the network's name.
       network: name of the only network whose features it takes; None for any.
       needs_features: whether the statistics of the reference are not enough.
-      needs_logits: whether it needs the network's logits.
       needs_labels: whether it needs the classes of the images.
+      protocol: constants of the number, which its reader has to know.
+      fewest: number of images, of the reference too, with which it can be computed.
     """
 
     help: str
     values: Callable[[Described, Described], dict[str, float]]
     network: str | None = None
     needs_features: bool = True
-    needs_logits: bool = False
     needs_labels: bool = False
+    protocol: str = ""
+    fewest: int = 2
 
-    def check_network(self, name: str, network: str) -> None:
-        """Raises a ValueError where the measure is defined by another network's features."""
+    def check(self, name: str, network: str, images: ImageSet, num_real: int | None) -> None:
+        """Raises a ValueError where the measure lacks something.
+
+        Args:
+          name: of the measure.
+          network: name of the network whose features are compared.
+          num_real: number of real images in the smaller of the two sets that are compared for the
+            column `real`; None where the reference has no images.
+        """
         if self.network not in (None, network):
             raise ValueError(
                 f"--metrics {name} is defined by the features of {self.network}, and these are of "
                 f"{network}; choose that by --features, or use fd, kid, pr or dc."
             )
-
-    def check(self, name: str, network: str, images: Described, reference: Described) -> None:
-        """Raises a ValueError where the measure lacks something."""
-        self.check_network(name, network)
-        if self.needs_features and reference.features is None:
+        if self.needs_features and num_real is None:
             raise ValueError(
                 f"--metrics {name} needs the reference's images, not their statistics alone; give "
                 "a dataset or a folder by --reference, or use fid or fd."
             )
-        if self.needs_logits and images.logits is None:
-            raise ValueError(f"--metrics {name} needs logits, which {network} does not have.")
         if self.needs_labels and images.labels is None:
             raise ValueError(f"--metrics {name} needs images with classes, which these have not.")
+        if images.count < self.fewest:
+            raise ValueError(
+                f"--metrics {name} takes {self.fewest} images or more, and {images.name} has "
+                f"{images.count}."
+            )
+        if num_real is not None and num_real < self.fewest:
+            raise ValueError(
+                f"--metrics {name} compares real images with {self.fewest} others or more, and the "
+                f"reference leaves {num_real}; give a larger one."
+            )
 
 
 def _frechet(name: str) -> Callable[[Described, Described], dict[str, float]]:
@@ -118,19 +132,27 @@ MEASURES = {
     "fd": Measure(
         "Frechet distance of any network's features", _frechet("FD-{}"), needs_features=False
     ),
-    "kid": Measure("kernel distance, unbiased for few images", _kid),
+    "kid": Measure(
+        "kernel distance, unbiased for few images",
+        _kid,
+        protocol=f"100 pairs of subsets of {KID_SUBSET} images, or of the smaller set's number",
+    ),
     "is": Measure(
-        "inception score", _inception_score, "Inception", needs_features=False, needs_logits=True
+        "inception score",
+        _inception_score,
+        network="Inception",
+        needs_features=False,
+        protocol="mean of 10 parts",
+        fewest=10,
     ),
     "cmmd": Measure("CLIP's maximum mean discrepancy", _cmmd, network="CLIP"),
-    "pr": Measure("precision and recall", _precision_recall),
-    "dc": Measure("density and coverage", _density_coverage),
+    "pr": Measure("precision and recall", _precision_recall, protocol="k = 3", fewest=4),
+    "dc": Measure("density and coverage", _density_coverage, protocol="k = 5", fewest=6),
     "agreement": Measure(
         "share of images to which the dataset's own classifier gives their class",
         _agreement,
         network="self",
         needs_features=False,
-        needs_logits=True,
         needs_labels=True,
     ),
 }

@@ -35,7 +35,7 @@ class Pipeline:
       params: the network's weights, usually averaged ones, on the mesh.
       mesh: the devices over which images are sharded.
       trains_null: whether the network was trained with the null class, which guidance needs.
-      name: describes the weights in messages, such as "step 2400".
+      name: describes the weights in messages, such as "step 2400, average 0.999".
       conditions: further inputs of the network by keyword, one row for each image; if there are
         more images than rows, the rows repeat.
       conventions: how noise, result and clipping differ from those of a recipe.
@@ -180,7 +180,8 @@ def read(folder: Path, step: int | str | None = None, ema: str | None = None) ->
     network, shapes = build.abstract_network(recipe)
     target = sharding.placed(mesh, jax.eval_shape(recipe.ema.init, shapes))
     params, step = averages.read(folder, recipe.ema, target, at, ema)
-    pipeline = of_weights(recipe, network, params, mesh, f"step {step}")
+    name = f"step {step}, average {ema or recipe.ema.names[0]}"
+    pipeline = of_weights(recipe, network, params, mesh, name)
     if takes_conditions(pipeline.model):
         return with_conditions(pipeline, recipe.data.load())
     return pipeline

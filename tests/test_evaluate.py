@@ -1,8 +1,11 @@
 """Laws of the command that measures: what it compares, what it keeps, what it refuses."""
 
 import json
+import os
 import re
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +84,8 @@ def test_the_command_prints_what_the_measures_give_for_the_same_features(tmp_pat
         16,
     )
     params = feature_networks.read(str(weights)).params
-    fx, fy = (np.asarray(_features(params, np.repeat(a, 3, -1))) for a in (x, y))
+    shuffled = (image_sets.of_files(str(tmp_path / name)) for name in ("x.npz", "y.npz"))
+    fx, fy = (np.asarray(_features(params, a.read(0, a.count))) for a in shuffled)
     statistics = [metrics.FeatureStatistics.of(f) for f in (fx, fy)]
     expected = {
         "FD-tiny": metrics.frechet_distance(*statistics),
@@ -91,9 +95,12 @@ def test_the_command_prints_what_the_measures_give_for_the_same_features(tmp_pat
     }
     for name, value in expected.items():
         assert result["values"][name] == [pytest.approx(value, rel=1e-4)], name
-    assert "half of" in result["floor_of"] and result["floor"]["FD-tiny"] < expected["FD-tiny"]
+    assert (
+        "30 of one half" in result["floor_of"] and result["floor"]["FD-tiny"] < expected["FD-tiny"]
+    )
     assert "40 of" in result["protocol"]["images"] and "60 of" in result["protocol"]["reference"]
     said = capsys.readouterr().out
+    assert result["protocol"]["pr"] == "k = 3" and "subsets of" in result["protocol"]["kid"]
     assert "FD-tiny" in said and "tiny 1, sha256" in said
 
 
@@ -124,6 +131,28 @@ def test_statistics_of_a_file_give_the_distance_of_the_images(tmp_path, weights)
         assert arrays["mu"].shape == (WIDTH,) and arrays["sigma"].shape == (WIDTH, WIDTH)
 
 
+def test_a_dataset_by_name_is_measured_in_the_number_that_is_asked(tmp_path, weights, capsys):
+    options = ["--features", str(weights), "--cache-dir", str(tmp_path / "cache")]
+    evaluate.main(
+        ["digits", *options, "--num-images", "30", "--statistics", str(tmp_path / "s.npz")]
+    )
+    assert "statistics of 30 images of digits" in capsys.readouterr().out
+    found = run(
+        tmp_path, "digits", "--num-images", 30, "--reference", tmp_path / "s.npz", *options[:2]
+    )
+    assert found["values"]["FD-tiny"] == [pytest.approx(0, abs=1e-6)]
+
+
+@pytest.mark.parametrize("argv", ["digits --reference X", "X --reference digits"])
+def test_a_name_of_a_dataset_and_of_a_folder_is_refused(tmp_path, monkeypatch, argv, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    x = str(saved(tmp_path / "x.npz", noise(6)))
+    said = mistake(evaluate.main, [x if word == "X" else word for word in argv.split()], capsys)
+    assert "digits is a dataset, and a file or folder here" in said
+    assert f"full path {tmp_path / 'digits'}" in said
+
+
 def test_a_folder_a_zip_and_an_array_of_the_same_pictures_have_the_same_features(tmp_path, network):
     pixels = noise(5)
     (tmp_path / "a").mkdir()
@@ -133,10 +162,23 @@ def test_a_folder_a_zip_and_an_array_of_the_same_pictures_have_the_same_features
         for i in range(5):
             archive.write(tmp_path / "a" / f"{i}.png", f"{i}.png")
     saved(tmp_path / "a.npz", pixels)
-    for path in ("a", "a.zip", "a.npz"):
-        images = image_sets.of_files(str(tmp_path / path))
+    whole = [image_sets.of_files(str(tmp_path / name)) for name in ("a", "a.zip", "a.npz")]
+    for images in whole:
         assert images.shape == (8, 8, 3) and images.count == 5
-        np.testing.assert_array_equal(images.read(1, 4), np.repeat(pixels[1:4], 3, -1))
+        np.testing.assert_array_equal(images.read(1, 4), whole[0].read(0, 5)[1:4])
+    np.testing.assert_array_equal(
+        np.unique(whole[0].read(0, 5), axis=0), np.unique(np.repeat(pixels, 3, -1), axis=0)
+    )
+
+
+def test_the_first_images_of_files_are_of_all_folders(tmp_path):
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        for i in range(20):
+            Image.new("L", (4, 4), 255 * (name == "dogs")).save(tmp_path / name / f"{i}.png")
+    images = image_sets.of_files(str(tmp_path), channels=1)
+    for chosen in (images.first(20), images.first(10)):
+        assert 0.2 < (chosen.read(0, 20) == 255).mean() < 0.8
 
 
 def images_of(pixels, read=None):
@@ -185,6 +227,36 @@ def test_features_are_computed_once_whatever_kills_a_call(tmp_path, network, kil
     np.testing.assert_array_equal(fewer.features, found.features[:6])
 
 
+def test_two_calls_at_once_compute_features_once(tmp_path, network):
+    pixels, mesh, asked = noise(20), Mesh(1).make(), []
+
+    def read(first, last):
+        time.sleep(0.05)
+        asked.append(first)
+        return pixels[first:last]
+
+    def features(_):
+        return feature_files.read(
+            network, images_of(pixels, read), tmp_path, mesh=mesh, batch_size=4
+        ).features
+
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(features, range(2)))
+    assert asked == [0, 4, 8, 12, 16]
+    for one in found:
+        np.testing.assert_allclose(one, _features(network.params, pixels), rtol=1e-5, atol=1e-5)
+
+
+def test_features_that_are_whole_are_read_without_writing(tmp_path, network):
+    images, mesh = images_of(noise(8)), Mesh(1).make()
+    one = feature_files.read(network, images, tmp_path, mesh=mesh, batch_size=4)
+    (file,) = tmp_path.rglob("features.bin")
+    os.utime(file, (1, 1))
+    two = feature_files.read(network, images, tmp_path, mesh=mesh, batch_size=4)
+    assert file.stat().st_mtime == 1
+    np.testing.assert_array_equal(one.features, two.features)
+
+
 def test_a_datasets_images_are_all_of_it_once_with_their_classes():
     images = image_sets.of_dataset("digits", Digits(batch_size=100))
     whole, digits = images.read(0, 1797), Digits().load()
@@ -205,6 +277,8 @@ def test_a_run_is_measured_by_a_classifier_of_its_own_data(run_dir, tmp_path, mo
     assert two["values"]["FD-self"][0] != two["values"]["FD-self"][1]
     assert 0 <= one["values"]["class agreement"][0] <= 1
     assert "class agreement" not in one["floor"]  # the classifier has seen all real images
+    assert one["floor_of"].startswith("12 of one half")  # as many real images as drawn ones
+    assert "average " in one["protocol"]["images"] and "Digits(" in one["protocol"]["data"]
     assert one["floor"]["FD-self"] < one["values"]["FD-self"][0]  # the run is hardly trained
     assert "2 steps, 3 network calls an image" in one["protocol"]["grid"]
     said = capsys.readouterr().out
@@ -236,6 +310,7 @@ def test_bits_per_dimension_are_those_of_the_likelihood(run_dir, tmp_path):
     )
     assert result["values"]["bits/dim"] == [pytest.approx(float(bits.mean()), rel=1e-3)]
     assert "of 6 images" in result["protocol"]["bits/dim"]
+    assert f"{run_dir} (step " in result["protocol"]["bits/dim"]
 
 
 def test_the_classifier_learns_and_is_a_function_of_its_data(monkeypatch):
@@ -265,15 +340,23 @@ def test_the_classifier_learns_and_is_a_function_of_its_data(monkeypatch):
         ("X --reference digits --seeds 2", "--seeds 2: .* is no run"),
         ("X --reference digits --num-images 99", "has 6 images"),
         ("X --reference digits --num-images 1", "--num-images 1 has no covariance"),
+        (
+            "X --reference X --features W --json no/r.json",
+            "--json no/r.json: there is no folder no",
+        ),
+        ("X --features W --statistics no/s.npz", "--statistics no/s.npz: there is no folder no"),
+        ("X --reference digits --metrics agreement", "agreement needs images with classes"),
+        ("X --reference digits --features W --num-images 3", "pr takes 4 images .*x.npz has 3"),
+        ("X --reference X --features W", "pr compares real .* 4 others .* leaves 3; give a larger"),
         ("X --statistics s.npz", "--statistics needs --features FILE"),
         ("X --statistics s.npz --metrics fid", "excludes"),
         ("X --reference P --features W --metrics kid", "needs the reference's images"),
         ("X --reference S --features W", "has features of other, but"),
         ("X --reference digits --features W --metrics is", "Inception"),
-        ("MIXED --reference X --features W", "is 4 x 4, but .* 8 x 8"),
+        ("MIXED --reference X --features W --metrics fd", "is 4 x 4, but .* 8 x 8"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path, weights, argv, says, capsys):
+def test_a_mistake_is_one_line_before_any_image_is_described(tmp_path, weights, argv, says, capsys):
     saved(tmp_path / "x.npz", noise(6))
     (tmp_path / "mixed").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "mixed" / "0.png")
@@ -286,3 +369,4 @@ def test_a_mistake_is_one_line(tmp_path, weights, argv, says, capsys):
     words = [str(tmp_path / places[word]) if word in places else word for word in argv.split()]
     said = mistake(evaluate.main, [*words, "--cache-dir", str(tmp_path / "cache")], capsys)
     assert re.search(says.replace("X is", "x.npz is"), said), said
+    assert "MIXED" in argv or not (tmp_path / "cache").exists()
