@@ -9,7 +9,7 @@ import dataclasses
 import json
 import sys
 
-from commands import cli, evaluate_request, evaluation, report
+from commands import cli, compared_images, evaluate_request, evaluation, report
 from diffusion.run import hosts
 from unet_flax import tune_cpu
 
@@ -23,8 +23,8 @@ def main(argv: list[str]) -> None:
             written = evaluation.write_statistics(request)
             hosts.print_on_main(written)
             return
-        reference = evaluation.reference_of(request)
-        sets = evaluation.targets(request, reference)
+        reference = compared_images.reference_of(request)
+        sets = compared_images.targets(request, reference)
         result = evaluation.evaluate(request, reference, sets)
         hosts.print_on_main(report.table(result))
         if request.json is not None and hosts.is_main():

@@ -1,53 +1,27 @@
-"""Compares images with a reference: which images, which network, and the numbers of all seeds."""
+"""Compares images with a reference: by which network, and the numbers of all seeds."""
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from commands import config_file, feature_files, feature_networks, image_sets, likelihood, pipeline
-from commands.diffusers_folder import is_diffusers_folder
+from commands import feature_files, feature_networks, likelihood, pipeline
+from commands.compared_images import Reference, can_be_sampled, rounded, targets
 from commands.evaluate_request import EvaluateRequest
 from commands.feature_networks import FeatureNetwork
 from commands.image_sets import ImageSet
 from commands.measures import BPD, MEASURES, Described, measure
 from diffusion import metrics
-from diffusion.data import BY_NAME, DatasetConfig
-from diffusion.run import checkpoint, hosts
+from diffusion.run import hosts
 from diffusion.sharding import Mesh
-
-MOST_IMAGES = 50_000
-"""Images that are drawn of a run unless the command says how many: the number of the papers."""
-
 
 Describe = Callable[[ImageSet], Described]
 """Gives the features of a set of images."""
 
 BPD_IMAGES = 1000
 """Real images whose bits per dimension are measured unless the command says how many."""
-
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """What images are compared with.
-
-    Attributes:
-      name: what messages call it.
-      images: its images, or None.
-      held_out: images of the same kind that training does not see, or None.
-      statistics: of a file, where there are no images.
-      num_classes: of the images, or None.
-    """
-
-    name: str
-    images: ImageSet | None = None
-    held_out: ImageSet | None = None
-    statistics: metrics.FeatureStatistics | None = None
-    num_classes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,96 +41,6 @@ class Result:
     protocol: dict[str, str]
 
 
-def reference_of(request: EvaluateRequest) -> Reference:
-    """Opens the reference of the command line, or the run's own training data.
-
-    Raises:
-      OSError, ValueError: it cannot be read, or there is none.
-    """
-    named = request.reference
-    if named is None:
-        if not _can_be_sampled(request.target) or is_diffusers_folder(request.target):
-            raise ValueError(
-                f"{request.target} is no run, so its training data is not known; give --reference."
-            )
-        recipe = config_file.from_json(checkpoint.read_config(request.target))
-        return of_dataset(f"the training data ({type(recipe.data).__name__})", recipe.data)
-    data = _dataset(named)
-    if data is not None:
-        return of_dataset(named, data)
-    if named.endswith(".npz") and metrics.holds_statistics(Path(named)):
-        return Reference(named, statistics=metrics.FeatureStatistics.load(Path(named)))
-    return Reference(named, images=image_sets.of_files(named))
-
-
-def _dataset(name: str) -> DatasetConfig | None:
-    """The dataset of a name, or None if it has none."""
-    if name not in BY_NAME:
-        return None
-    if Path(name).exists():
-        raise ValueError(
-            f"{name} is a dataset, and a file or folder here; give the folder by its full path "
-            f"{Path(name).absolute()}, or call this from another folder."
-        )
-    return BY_NAME[name]()
-
-
-def of_dataset(name: str, data: Any) -> Reference:
-    """A dataset as the reference, with its held-out examples if it has some.
-
-    Args:
-      data: the dataset's configuration.
-    """
-    if any(item.name == "labelled" for item in dataclasses.fields(data)):
-        data = dataclasses.replace(data, labelled=True)  # for the classifier of --features self
-    held_out = getattr(data, "held_out", None)
-    return Reference(
-        name,
-        images=image_sets.of_dataset(name, data),
-        held_out=None if held_out is None else image_sets.of_dataset(f"{name}, held out", held_out),
-        num_classes=data.num_classes,
-    )
-
-
-def targets(request: EvaluateRequest, reference: Reference) -> list[ImageSet]:
-    """The images to measure: one set for each seed of a run, or those of a dataset or files.
-
-    Raises:
-      OSError, ValueError: they cannot be read, or are fewer than --num-images.
-    """
-    folder, sampling = request.target, request.sampling
-    data = _dataset(str(folder))
-    if data is None and _can_be_sampled(folder):
-        trained = pipeline.read(folder, sampling.step, sampling.ema)
-        trained = dataclasses.replace(trained, sampling=sampling.sampling(trained.sampling))
-        trained.check()
-        default = reference.images.count if reference.images else MOST_IMAGES
-        count = request.num_images or min(default, MOST_IMAGES)
-        seeds = range(sampling.seed, sampling.seed + request.seeds)
-        size = rounded(sampling.batch_size)
-        return [
-            image_sets.of_samples(trained, folder, seed=seed, count=count, batch_size=size)
-            for seed in seeds
-        ]
-    if request.seeds > 1:
-        raise ValueError(f"--seeds {request.seeds}: {folder} is no run; its images are drawn.")
-    if data is not None:
-        found = image_sets.of_dataset(str(folder), data)
-    else:
-        channels = 3 if reference.images is None else reference.images.shape[-1]
-        found = image_sets.of_files(str(folder), channels)
-    if request.num_images is None:
-        return [found]
-    if request.num_images > found.count:
-        raise ValueError(f"--num-images {request.num_images}: {folder} has {found.count} images.")
-    return [found.first(request.num_images)]
-
-
-def _can_be_sampled(folder: Path) -> bool:
-    """Whether it is the folder of a run or of diffusers, and not one of images."""
-    return any((folder / name).is_file() for name in ("config.json", "model_index.json"))
-
-
 def write_statistics(request: EvaluateRequest) -> str:
     """Writes the statistics of the target; returns a line that says so.
 
@@ -172,12 +56,6 @@ def write_statistics(request: EvaluateRequest) -> str:
     if hosts.is_main():
         found.save(file)
     return f"statistics of {found.count} images of {images.name}: {file}"
-
-
-def rounded(batch_size: int) -> int:
-    """The batch size, rounded up to a multiple of the devices."""
-    devices = Mesh().make().size
-    return -(-batch_size // devices) * devices
 
 
 def network_of(request: EvaluateRequest, reference: Reference, images: ImageSet) -> FeatureNetwork:
@@ -258,7 +136,7 @@ def _compared(request: EvaluateRequest, reference: Reference, sets: list[ImageSe
 
 def _with_bits(result: Result, request: EvaluateRequest, reference: Reference) -> Result:
     images, sampling = reference.held_out or reference.images, request.sampling
-    if images is None or not _can_be_sampled(request.target):
+    if images is None or not can_be_sampled(request.target):
         raise ValueError("--metrics bpd needs a run, and a reference of images.")
     images = images.first(min(request.num_images or BPD_IMAGES, images.count))
     trained = pipeline.read(request.target, sampling.step, sampling.ema)

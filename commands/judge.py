@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import diffusion as dm
-from commands import evaluation, image_sets, pipeline
+from commands import compared_images, evaluation, image_sets, pipeline
 from commands.build import Job
 from commands.evaluate_request import EvaluateRequest
 from commands.evaluation import Describe
@@ -41,7 +41,7 @@ class Judge:
         name = f"step {int(state.step)}"
         trained = pipeline.of_weights(recipe, job.network, average, job.mesh, name)
         trained = pipeline.with_conditions(trained, job.dataset)
-        size = evaluation.rounded(min(BATCH_SIZE, recipe.run.evaluate_images))
+        size = compared_images.rounded(min(BATCH_SIZE, recipe.run.evaluate_images))
         images = image_sets.of_samples(
             trained, job.run_dir, seed=0, count=recipe.run.evaluate_images, batch_size=size
         )
@@ -64,7 +64,7 @@ def of_job(job: Job) -> Judge | None:
     run = job.recipe.run
     if run.evaluate_every_steps is None:
         return None
-    reference = evaluation.of_dataset("the training data", job.recipe.data)
+    reference = compared_images.of_dataset("the training data", job.recipe.data)
     request = EvaluateRequest(job.run_dir, features=run.evaluate_features, metrics=("fd",))
     assert reference.images is not None
     network = evaluation.network_of(request, reference, reference.images)

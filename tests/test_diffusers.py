@@ -69,7 +69,12 @@ def test_a_pipeline_with_old_names_and_shards_is_the_same_network():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", NAMES)
+OFTEN = ("ddpm", "classes", "mixed")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in NAMES]
+)
 def test_what_is_read_is_written_as_it_was(name, tmp_path):
     unet_flax.save_diffusers(unet_flax.load_diffusers(FOLDERS / name), tmp_path)
     before = safetensors.flax.load_file(FOLDERS / name / WEIGHTS)
