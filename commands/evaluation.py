@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
@@ -52,7 +53,8 @@ def write_statistics(request: EvaluateRequest) -> str:
     network = feature_networks.read(request.features)
     file, images = request.statistics, targets(request, Reference("none"))[0]
     assert file is not None
-    found = describer(request, network)(images).statistics
+    size = rounded(request.sampling.batch_size)
+    found = describer(request.cache_dir, network, size)(images).statistics
     if hosts.is_main():
         found.save(file)
     return f"statistics of {found.count} images of {images.name}: {file}"
@@ -75,6 +77,12 @@ def network_of(request: EvaluateRequest, reference: Reference, images: ImageSet)
             "a file of weights."
         )
     _check(request, "self", reference, images)
+    channels, real = images.shape[-1], reference.images
+    if channels != real.shape[-1]:
+        raise ValueError(
+            f"--features self is trained on {reference.name} with {real.shape[-1]} channels, and "
+            f"{images.name} has {channels}; give a file of weights."
+        )
     cache = request.cache_dir.expanduser()
     return feature_networks.own(reference.images, reference.num_classes, cache)
 
@@ -112,7 +120,7 @@ def evaluate(request: EvaluateRequest, reference: Reference, sets: list[ImageSet
 
 def _compared(request: EvaluateRequest, reference: Reference, sets: list[ImageSet]) -> Result:
     network = network_of(request, reference, sets[0])
-    describe = describer(request, network)
+    describe = describer(request.cache_dir, network, rounded(request.sampling.batch_size))
     names = _measures(request, network.name, reference)
     whole = _described_reference(describe, reference, network)
     values: dict[str, list[float]] = {}
@@ -154,13 +162,17 @@ def _with_bits(result: Result, request: EvaluateRequest, reference: Reference) -
     )
 
 
-def describer(request: EvaluateRequest, network: FeatureNetwork) -> Describe:
-    """What describes a set of images by the network's features, which are kept in the cache."""
-    size, mesh = rounded(request.sampling.batch_size), Mesh().make()
-    cache = request.cache_dir.expanduser()
+def describer(cache_dir: Path, network: FeatureNetwork, batch_size: int) -> Describe:
+    """What describes a set of images by the network's features.
+
+    Args:
+      cache_dir: folder in which they are kept.
+      batch_size: images at a time; a multiple of the devices, see `rounded`.
+    """
+    cache, mesh = cache_dir.expanduser(), Mesh().make()
 
     def describe(images: ImageSet) -> Described:
-        found = feature_files.read(network, images, cache, mesh=mesh, batch_size=size)
+        found = feature_files.read(network, images, cache, mesh=mesh, batch_size=batch_size)
         statistics = metrics.FeatureStatistics.of(found.features, network.protocol)
         return Described(statistics, found.features, found.logits, images.labels)
 

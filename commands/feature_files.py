@@ -14,7 +14,8 @@ from tqdm import tqdm
 from commands.feature_networks import FeatureNetwork
 from commands.image_sets import ImageSet
 from diffusion import sharding
-from diffusion.run import hosts, lock
+from diffusion.data import cache_lock
+from diffusion.run import hosts
 
 
 class Features(NamedTuple):
@@ -48,7 +49,7 @@ def read(
     folder = cache_dir / "features" / hashlib.sha256(described.encode()).hexdigest()[:20]
     describe = jax.jit(network.function)
     params = sharding.on_every_device(mesh, network.params)
-    with lock.waited_for(folder) if hosts.is_main() else contextlib.nullcontext():
+    with cache_lock.waited_for(folder) if hosts.is_main() else contextlib.nullcontext():
         hosts.any_host(False)  # waits until the main host has the lock
         done = _count(folder)
         hosts.check_same(done, "kept features", "give them one --cache-dir that all of them see")
@@ -99,7 +100,8 @@ def _append(folder: Path, parts: list[np.ndarray | None]) -> None:
             file.write(np.asarray(array, np.float32).tobytes())
     if not begun:
         widths = {kind: array.shape[1] for kind, array in arrays.items()}
-        (folder / "widths.json").write_text(json.dumps(widths))
+        (folder / ".widths.json").write_text(json.dumps(widths))
+        (folder / ".widths.json").replace(folder / "widths.json")
 
 
 def _read(folder: Path, kind: str, count: int) -> np.ndarray | None:

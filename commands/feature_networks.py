@@ -11,8 +11,9 @@ import safetensors.numpy
 
 from commands.image_sets import ImageSet
 from diffusion import metrics
+from diffusion.data import cache_lock
 from diffusion.metrics.own_classifier import own_classifier, train_own_classifier
-from diffusion.run import lock, weights
+from diffusion.run import weights
 from unet_flax.diffusers.torch_file import read_torch_file
 
 Params = dict[str, Any]
@@ -142,7 +143,7 @@ def own(images: ImageSet, num_classes: int, cache_dir: Path) -> FeatureNetwork:
         )
     key = hashlib.sha256(f"own 2 {images.identity} {images.count}".encode()).hexdigest()[:20]
     file = cache_dir / "classifiers" / f"{key}.safetensors"
-    with lock.waited_for(file.parent):
+    with cache_lock.waited_for(file.parent):
         if not file.exists():
             print(f"Training a classifier on {images.name} (once, about a minute) ...", flush=True)
             pixels = images.read(0, images.count)

@@ -47,14 +47,18 @@ class ImageSet:
 
 def of_dataset(name: str, config: DatasetConfig) -> ImageSet:
     """All examples of a dataset, in the order of an epoch of seed 0."""
-    dataset = config.load()
+    return of_loaded(name, config, config.load())
+
+
+def of_loaded(name: str, config: DatasetConfig, dataset: Dataset) -> ImageSet:
+    """The same, of a dataset that this configuration has loaded."""
     shape = dataset.spec["image"].shape
     labels = None
     if "label" in dataset.spec:
         steps = range(-(-len(dataset) // dataset.batch_size))
         batches = [dataset.batch(0, step)["label"] for step in steps]
         labels = np.concatenate(batches)[: len(dataset)]
-    identity = f"{config} {len(dataset)} {dataset.checksum()}"
+    identity = f"{len(dataset)} {dataset.checksum()}"
     read, protocol = partial(_rows, dataset), {"data": str(config)}
     return ImageSet(name, identity, len(dataset), shape, read, labels, protocol)
 

@@ -2,11 +2,12 @@
 
 import shutil
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import diffusion as dm
 from commands import compared_images, evaluation, image_sets, pipeline
 from commands.build import Job
+from commands.compared_images import Reference
 from commands.evaluate_request import EvaluateRequest
 from commands.evaluation import Describe
 from commands.measures import Described
@@ -41,9 +42,9 @@ class Judge:
         name = f"step {int(state.step)}"
         trained = pipeline.of_weights(recipe, job.network, average, job.mesh, name)
         trained = pipeline.with_conditions(trained, job.dataset)
-        size = compared_images.rounded(min(BATCH_SIZE, recipe.run.evaluate_images))
+        run = recipe.run
         images = image_sets.of_samples(
-            trained, job.run_dir, seed=0, count=recipe.run.evaluate_images, batch_size=size
+            trained, job.run_dir, seed=0, count=run.evaluate_images, batch_size=_batch_size(run)
         )
         found = self.describe(images).statistics
         if hosts.is_main():
@@ -52,7 +53,9 @@ class Judge:
 
 
 BATCH_SIZE = 256
-"""Images that are drawn and described at a time."""
+"""Images that are drawn and described at a time, at most."""
+
+NAME = "the training data"
 
 
 def of_job(job: Job) -> Judge | None:
@@ -64,16 +67,26 @@ def of_job(job: Job) -> Judge | None:
     run = job.recipe.run
     if run.evaluate_every_steps is None:
         return None
-    reference = compared_images.of_dataset("the training data", job.recipe.data)
+    data, needs_classes = job.recipe.data, run.evaluate_features == "self"
+    if needs_classes and "label" not in job.dataset.spec:
+        reference = compared_images.of_dataset(NAME, data)  # loads the classes too
+    else:
+        images = image_sets.of_loaded(NAME, data, job.dataset)
+        reference = Reference(NAME, images, num_classes=data.num_classes)
     request = EvaluateRequest(job.run_dir, features=run.evaluate_features, metrics=("fd",))
     assert reference.images is not None
     network = evaluation.network_of(request, reference, reference.images)
-    real = evaluation.describer(request, network)(reference.images)
-    request = EvaluateRequest(job.run_dir, cache_dir=_folder(job))
-    return Judge(job, evaluation.describer(request, network), real)
+    size = _batch_size(run)
+    real = evaluation.describer(request.cache_dir, network, size)(reference.images)
+    return Judge(job, evaluation.describer(_folder(job), network, size), real)
 
 
-def _folder(job: Job) -> Any:
+def _batch_size(run: Run) -> int:
+    """Images that are drawn and described at a time."""
+    return compared_images.rounded(min(BATCH_SIZE, run.evaluate_images))
+
+
+def _folder(job: Job) -> Path:
     return job.run_dir / ".features"
 
 

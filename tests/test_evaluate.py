@@ -6,6 +6,7 @@ import re
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,15 @@ from runs import mistake
 
 import diffusion as dm
 import evaluate
-from commands import feature_files, feature_networks, image_sets, pipeline
+from commands import (
+    compared_images,
+    evaluation,
+    feature_files,
+    feature_networks,
+    image_sets,
+    pipeline,
+)
+from commands.evaluate_request import EvaluateRequest
 from commands.feature_networks import FeatureNetwork, Kind
 from diffusion import metrics
 from diffusion.data import Digits
@@ -370,3 +379,11 @@ def test_a_mistake_is_one_line_before_any_image_is_described(tmp_path, weights, 
     said = mistake(evaluate.main, [*words, "--cache-dir", str(tmp_path / "cache")], capsys)
     assert re.search(says.replace("X is", "x.npz is"), said), said
     assert "MIXED" in argv or not (tmp_path / "cache").exists()
+
+
+def test_the_datas_own_classifier_is_refused_for_images_of_other_channels():
+    digits = compared_images.of_dataset("digits", Digits())
+    colour = images_of(np.repeat(noise(6), 3, -1))
+    request = EvaluateRequest(Path("x"), metrics=("fd",))
+    with pytest.raises(ValueError, match="digits with 1 channels, and x has 3"):
+        evaluation.network_of(request, digits, colour)

@@ -82,10 +82,10 @@ def test_what_is_missing_or_misshapen_is_named():
     missing = {
         name: value for name, value in params.items() if name != "Mixed_5b.branch1x1.bn.bias"
     }
-    with pytest.raises(ValueError, match="the weights have no Mixed_5b.branch1x1.bn.bias; "):
+    with pytest.raises(ValueError, match="the weights lack Mixed_5b.branch1x1.bn.bias; "):
         metrics.check_inception(missing)
     torchvision = params | {"fc.weight": jax.ShapeDtypeStruct((1000, 2048), np.float32)}
-    with pytest.raises(ValueError, match=r"fc.weight of shape \(1000, 2048\) must have shape"):
+    with pytest.raises(ValueError, match=r"fc.weight has the shape \(1000, 2048\) in place"):
         metrics.check_inception(torchvision)
 
 

@@ -7,10 +7,11 @@ from runs import SMALL, assert_bitwise_equal, final_state, mistake, samples, tra
 
 import sample
 import train
+from commands import draw
 from diffusion.metrics import own_classifier as own
 from diffusion.run import best, checkpoint
 
-EVERY = ["--run.evaluate-every-steps", "4", "--run.evaluate-images", "12"]
+EVERY = ["--run.evaluate-every-steps", "4", "--run.evaluate-images", "80"]
 
 
 @pytest.fixture
@@ -22,12 +23,21 @@ def quick(monkeypatch, tmp_path):
 
 
 def test_a_measured_run_is_the_same_run_and_keeps_its_best_checkpoint(
-    quick, run_dir, tmp_path, capsys
+    quick, run_dir, tmp_path, monkeypatch, capsys
 ):
+    drawn, draw_images = [], draw.draw
+
+    def draw_and_count(trained, labels, *, first=0, **options):
+        if len(labels) != 10:  # not for the grid
+            drawn.extend(range(first, first + len(labels)))
+        return draw_images(trained, labels, first=first, **options)
+
+    monkeypatch.setattr(draw, "draw", draw_and_count)
     measured = tmp_path / "measured"
     train_small(measured, *EVERY, "--run.keep-checkpoints", "1")
     assert_bitwise_equal(final_state(measured), final_state(run_dir))
     found = best.distances(measured)
+    assert drawn == 3 * list(range(80))  # each image once a measurement
     assert list(found) == [4, 8, 12] and all(value > 0 for value in found.values())
     assert min(found, key=found.get) == best.best_step(measured)
     best_before = min((4, 8), key=found.get)  # when the last one was saved

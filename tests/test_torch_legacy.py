@@ -10,30 +10,10 @@ from test_torch_file import Harmful, number, word
 from unet_flax.diffusers.torch_file import read_torch_file
 from unet_flax.diffusers.torch_legacy import FORMAT, MAGIC
 
-FILE = Path(__file__).parent / "from_torch" / "legacy.pth"
+FILE = Path(__file__).parent / "from_diffusers" / "torch_save_1_5.bin"
 ZIPPED = Path(__file__).parent / "from_diffusers" / "torch_save.bin"
 WHOLE = np.arange(24.0).reshape(2, 3, 4)
 FACTS = {"protocol_version": FORMAT, "little_endian": True, "type_sizes": {"int": 4}}
-
-
-def test_tensors_of_every_kind_are_read():
-    expected = {
-        "whole": WHOLE.astype(np.float32),
-        "transposed": WHOLE.transpose(2, 1, 0),
-        "part": WHOLE[1, 1:],
-        "half": WHOLE.astype(np.float16),
-        "bfloat16": WHOLE,
-        "numbers": np.arange(4),
-        "scalar": np.array(3.0),
-        "empty": np.zeros((0, 3)),
-        "parameter": WHOLE,
-    }
-    found = read_torch_file(FILE)
-    assert found.keys() == expected.keys()
-    for name, array in expected.items():
-        assert found[name].shape == array.shape
-        np.testing.assert_array_equal(found[name].astype(np.float64), array)
-    assert found["half"].dtype == np.float16 and found["bfloat16"].dtype.name == "bfloat16"
 
 
 def tensor(length=4, view=b"N", rebuild=b"_rebuild_tensor_v2", storage=b"FloatStorage", text=word):

@@ -11,7 +11,6 @@ cache of a source is a folder whose name is a checksum of the source and of how 
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -26,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from diffusion.data import checksum, processes
+from diffusion.data import cache_lock, checksum, processes
 from diffusion.data.fit import Fit
 from diffusion.data.sources import Source
 from diffusion.optional import from_extra
@@ -85,10 +84,9 @@ def prepare(
     """
     described = f"2 {source.fingerprint} {fit} {keeps_pixels}"
     folder = cache_dir / hashlib.sha256(described.encode()).hexdigest()[:20]
-    folder.mkdir(parents=True, exist_ok=True)
     image_bytes = fit.height * fit.width * fit.channels if keeps_pixels else 0
     try:
-        with _locked(folder / ".lock"):
+        with cache_lock.waited_for(folder):  # the others wait, and find it done
             if (found := _finished(folder, image_bytes)) is None:
                 if len(source.names) < IN_PROCESS:
                     num_workers = 0
@@ -112,14 +110,6 @@ def prepare(
         if pixels.nbytes <= IN_MEMORY_BYTES:
             pixels = np.array(pixels)
     return Prepared(kept, rejected, pixels, found["checksum"])
-
-
-@contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Only one process at a time prepares; the others wait, and find it done."""
-    with open(file, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _finished(folder: Path, image_bytes: int) -> dict[str, Any] | None:

@@ -43,7 +43,7 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
 def _root(sigma: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "D rank"]:
     """A matrix A of full rank with A A^T = sigma, by Cholesky's method with pivots.
 
-    It ends where what is left cannot be told from the rounding of zero, which is LAPACK's default.
+    It ends where what is left differs from zero by rounding alone, by LAPACK's default tolerance.
     """
     if not sigma.any():
         return sigma[:, :0]

@@ -17,6 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from diffusion.metrics.layout import require_layout
+
+FILE = "weights-inception-2015-12-05-6726825d.pth"
 PROTOCOL = "inception-2015-12-05 pool3"
 """What statistics of `inception`'s features are marked with."""
 
@@ -210,16 +213,7 @@ def shapes() -> Shapes:
 
 def check(params: Params) -> None:
     """Raises a ValueError that names the first array that is missing or has another shape."""
-    for name, shape in shapes().items():
-        if name not in params:
-            raise ValueError(
-                f"the weights have no {name}; FID's are weights-inception-2015-12-05-6726825d.pth."
-            )
-        if params[name].shape != shape:
-            raise ValueError(
-                f"{name} of shape {params[name].shape} must have shape {shape}; FID's weights are "
-                "weights-inception-2015-12-05-6726825d.pth, not torchvision's."
-            )
+    require_layout(params, shapes().items(), f"{FILE}, not torchvision's")
 
 
 def inception(

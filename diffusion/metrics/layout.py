@@ -1,6 +1,7 @@
 """Whether a dictionary of arrays is the published file that a feature network reads."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,10 @@ Put them on the device once (`jax.device_put`), or every call sends them there.
 Shape = tuple[int | None, ...]
 
 
-def require_layout(params: Params, expected: Iterable[tuple[str, Shape]], file: str) -> None:
-    """Compares the arrays with names and shapes, None being any length.
+def require_layout(
+    params: Mapping[str, Any], expected: Iterable[tuple[str, Shape]], file: str
+) -> None:
+    """Compares the shapes of arrays with those that are expected, None being any length.
 
     The expected ones are asked for one after another, so that they may depend on earlier arrays.
 

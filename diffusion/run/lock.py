@@ -1,4 +1,4 @@
-"""Locks of folders: one process at a time trains in a run's folder, or fills one of a cache."""
+"""The lock that allows one training process at a time in a run's folder."""
 
 import contextlib
 import fcntl
@@ -34,20 +34,3 @@ def held(run_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-
-
-@contextlib.contextmanager
-def waited_for(folder: Path) -> Iterator[None]:
-    """Context in which this process holds the folder's lock, once no other holds it; see `held`.
-
-    Raises:
-      OSError: the folder cannot be created.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # the file system has no locks
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
