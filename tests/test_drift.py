@@ -26,7 +26,14 @@ def drift(sampler, denoise, sigmas):
     return np.abs(single - double).max()
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
+OFTEN = (dm.Euler(), dm.Heun(), dm.DPMSolver(3), dm.UniPC(), dm.DEIS(), dm.RK45(1e-5))
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [s if s in OFTEN else pytest.param(s, marks=pytest.mark.slow) for s in SAMPLERS],
+    ids=repr,
+)
 def test_float32_drifts_little_from_float64(sampler):
     for grid in (dm.Karras(), dm.Exponential(), dm.VPTimesteps()):
         for num_steps in (18, 1000):

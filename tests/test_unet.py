@@ -60,6 +60,7 @@ def test_permuting_the_batch_permutes_the_output(network_and_params, inputs):
     np.testing.assert_allclose(permuted, y[order], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow  # test_family.py has it for larger networks
 def test_every_parameter_gets_a_gradient(network_and_params, inputs):
     network, params = network_and_params
     x, c_noise, _ = inputs
@@ -130,6 +131,7 @@ def test_compiles_once_for_a_shape(network_and_params, inputs):
     assert network._cache_size() == before
 
 
+@pytest.mark.slow  # test_family.py has it for a larger network
 def test_it_can_be_exported_for_any_batch_size(network_and_params):
     network, params = network_and_params
     B = jax.export.symbolic_shape("B")[0]
