@@ -3,11 +3,14 @@
 settle(self, channels=whole(), dropout=real(least=0, below=1), remat=flag)
 
 ValueError: dropout=1.5 must be a finite number, 0 or more, below 1.
+
+A rule asked for again is the same object, since configurations ask for theirs whenever one is made.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, get_args
 
 import numpy as np
@@ -47,6 +50,7 @@ def settle(config: Any, **rules: Rule) -> None:
         object.__setattr__(config, name, rule(name, getattr(config, name)))
 
 
+@lru_cache(maxsize=None, typed=True)
 def whole(least: int = 1, most: int | None = None) -> Rule:
     """A whole number in [least, most], of Python or numpy; True is none, nor is 2.0."""
 
@@ -59,6 +63,7 @@ def whole(least: int = 1, most: int | None = None) -> Rule:
     return Rule(f"a whole number{reach}", fits, int)
 
 
+@lru_cache(maxsize=None, typed=True)
 def real(
     *,
     above: int | float = -math.inf,
@@ -79,6 +84,7 @@ def real(
     return Rule(", ".join(["a finite number", *said]), fits, float)
 
 
+@lru_cache(maxsize=None, typed=True)
 def each(rule: Rule, least: int = 1, most: int | float = math.inf) -> Rule:
     """A tuple (or list) of `least` to `most` values that fit the rule."""
 
@@ -90,6 +96,7 @@ def each(rule: Rule, least: int = 1, most: int | float = math.inf) -> Rule:
     return Rule(f"a tuple{some}, each {rule.allowed}", fits, lambda v: tuple(map(rule.plain, v)))
 
 
+@lru_cache(maxsize=None, typed=True)
 def either(*rules: Rule) -> Rule:
     """What fits one of the rules."""
 
@@ -102,9 +109,10 @@ def either(*rules: Rule) -> Rule:
 
 def or_none(rule: Rule) -> Rule:
     """What fits the rule, or None."""
-    return either(rule, Rule("None", lambda value: value is None))
+    return either(rule, none)
 
 
+@lru_cache(maxsize=None, typed=True)
 def one_of(*options: str | None) -> Rule:
     """One of these words."""
 
@@ -114,6 +122,7 @@ def one_of(*options: str | None) -> Rule:
     return Rule(_listed([repr(option) for option in options]), fits)
 
 
+@lru_cache(maxsize=None, typed=True)
 def instance_of(kinds: Any) -> Rule:
     """An object of a class, or of one of the classes of a union."""
     names = [kind.__name__ for kind in get_args(kinds) or (kinds,)]
@@ -124,6 +133,8 @@ def _listed(names: list[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else last
 
+
+none = Rule("None", lambda value: value is None)
 
 flag = Rule("True or False", lambda value: isinstance(value, bool | np.bool_), bool)
 
