@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from diffusion.run.journal import Files, Journal
 from diffusion.run.tensorboard import TensorBoard
 from diffusion.run.tracker import Tracker
 from diffusion.training.step import TrainStep
+from unet_flax import Model
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,11 @@ def _described(spec: dict[str, jax.ShapeDtypeStruct]) -> str:
 
 def abstract_network(recipe: Recipe) -> tuple[Network, Any]:
     """The network, and the shapes of its parameters; allocates no arrays."""
-    model = recipe.resolved().model
+    return _abstract(recipe.resolved().model)
+
+
+@lru_cache  # a command asks two or three times, and making a large network takes seconds
+def _abstract(model: Model) -> tuple[Network, Any]:
     return unet_flax.functional(nnx.eval_shape(lambda: unet_flax.make(model, nnx.Rngs(0))))
 
 

@@ -21,10 +21,9 @@ def recipe(remat: str, accumulate: str, *options: str):
     return train_request.parse([*SMALL, *saving, *options]).recipe
 
 
-@pytest.mark.parametrize(("remat", "accumulate"), [("true", "1"), ("false", "2")])
-def test_options_that_save_memory_do_not_change_the_count_of_operations(remat, accumulate):
+def test_options_that_save_memory_do_not_change_the_count_of_operations():
     plain, _ = cost.flops_of_step(recipe("false", "1"))
-    assert cost.flops_of_step(recipe(remat, accumulate))[0] == plain
+    assert cost.flops_of_step(recipe("true", "2"))[0] == plain
 
 
 def test_bytes_per_device_are_those_of_its_shard():

@@ -1,5 +1,6 @@
 """Laws of the weights' averages."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ KINDS = [
 
 def run(ema, path, batch_size=1):
     """Each average of the kind after updates with the weights of the path."""
-    average = ema.init({"w": jnp.float32(path[0])})
+    average, update = ema.init({"w": jnp.float32(path[0])}), jax.jit(ema.update, static_argnums=3)
     for step, weight in enumerate(path):
-        average = ema.update(average, {"w": jnp.float32(weight)}, jnp.int32(step), batch_size)
+        average = update(average, {"w": jnp.float32(weight)}, jnp.int32(step), batch_size)
     return {name: float(ema.choose(average, name)["w"]) for name in ema.names}
 
 
@@ -91,9 +92,9 @@ def test_the_profile_has_the_relative_width_that_names_it(sigma_rel):
 def test_any_width_is_reconstructed_from_snapshots(sigma_rel):
     path = np.cumsum(np.random.default_rng(1).standard_normal(800)) / 20
     stored, ema = [], dm.PowerFunction((0.05, 0.1))
-    average = ema.init({"w": jnp.float32(path[0])})
+    average, update = ema.init({"w": jnp.float32(path[0])}), jax.jit(ema.update, static_argnums=3)
     for step, weight in enumerate(path):
-        average = ema.update(average, {"w": jnp.float32(weight)}, jnp.int32(step), 1)
+        average = update(average, {"w": jnp.float32(weight)}, jnp.int32(step), 1)
         if (step + 1) % 50 == 0:
             for name, width in zip(ema.names, ema.sigma_rels, strict=True):
                 stored.append((step + 1, width, float(average[name]["w"])))

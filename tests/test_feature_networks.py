@@ -20,6 +20,11 @@ NETWORKS = {
     "lpips": (lpips, seeded.drawn(seeded.lpips("alex"))),
 }
 networks = pytest.mark.parametrize("name", NETWORKS)
+# compiled anew for each test; the others are as deep, and compile faster
+quick = pytest.mark.parametrize(
+    "name",
+    [n if n != "efficientnet" else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS],
+)
 
 
 def inputs(name, seed=0):
@@ -30,7 +35,7 @@ def inputs(name, seed=0):
     return images[:3], images[3:]
 
 
-@networks
+@quick
 def test_half_precision_weights_are_computed_with_in_float32(name):
     network, params = NETWORKS[name]
     half = {name: array.astype(np.float16) for name, array in params.items()}
@@ -58,7 +63,7 @@ def test_a_network_is_compiled_once(name):
     assert network._cache_size() == before
 
 
-@networks
+@quick
 def test_features_are_the_same_under_x64(name):
     network, params = NETWORKS[name]
     found = network(params, *inputs(name))

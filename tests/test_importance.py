@@ -132,6 +132,7 @@ def remembering_run(num_steps):
     return iddpm(num_steps, schedule=chain, variance=variance, noise=noise)
 
 
+@pytest.mark.slow
 def test_a_run_with_memory_resumes_bit_for_bit_and_is_sampled(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     trained(remembering_run(6), whole)

@@ -90,6 +90,7 @@ def test_a_folder_that_another_run_has_created_again_is_not_written(tmp_path):
     assert checkpoint.steps(run_dir) == []
 
 
+@pytest.mark.slow
 def test_a_new_run_removes_the_grids_of_an_earlier_one(tmp_path):
     goal = ("--run.num-steps", "2")
     train_small(tmp_path / "again", *goal, "--run.seed", "1")

@@ -363,6 +363,7 @@ def test_the_command_trains_on_a_folder_and_samples_by_class(tmp_path, capsys):
         for i in range(4):
             (tmp_path / "a" / kind / f"{i}.png").write_bytes(content(noise(9, 9, 3)))
     network = "--model.channels 8 --model.channel-mult 1 --model.attention-resolutions , "
+    network += "--model.middle.exists false "
     run = "--run.num-steps 2 --run.num-samples 1 --sampling.num-steps 2 --model.num-groups 4 "
     data = "--data.labels folders --data.image-size 8 --data.batch-size 4 --model.num-res-blocks 1 "
     paths = ["--data.path", str(tmp_path / "a"), "--data.cache-dir", str(tmp_path / "cache")]

@@ -46,6 +46,7 @@ def edm2_run(tmp_path_factory):
     return trained(small(model=EDM2), tmp_path_factory.mktemp("edm2"))
 
 
+@pytest.mark.slow
 def test_an_edm2_network_resumes_bit_for_bit(edm2_run, tmp_path):
     for goal in (2, 4):
         trained(small(goal, model=EDM2), tmp_path)
