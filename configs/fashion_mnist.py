@@ -8,10 +8,11 @@
 
 Cost: 5.1 M images, 6.8 M parameters, 3.5e16 FLOP. This recipe is not from a paper: its noise
 distribution and sampler are EDM's, and its sigma_data is the standard deviation of the dataset.
+Nothing is mirrored: of its sneakers and boots 99.7 and 100 % point to the left.
 """
 
 from configs import Adam, Recipe, Run, Sampling
-from diffusion import EDM, Flip, HalfLife, Heun, Karras, LogNormal
+from diffusion import EDM, HalfLife, Heun, Karras, LogNormal
 from diffusion.data import FashionMnist
 from unet_flax import UNetConfig
 
@@ -24,7 +25,6 @@ recipe = Recipe(
         num_samples=100,
     ),
     data=FashionMnist(batch_size=128),
-    augment=Flip(),
     model=UNetConfig(
         image_size=None,
         in_channels=None,
