@@ -16,7 +16,7 @@ from unet_flax import tune_cpu
 
 def main(argv: list[str]) -> None:
     tune_cpu()
-    with cli.one_line_errors(ValueError, OSError):
+    with cli.one_line_errors(ValueError, OSError, kept="computed features are kept"):
         request = evaluate_request.parse(argv)
         hosts.start(*dataclasses.astuple(request.sampling.hosts))
         if request.statistics is not None:

@@ -17,18 +17,23 @@ from diffusion.run import checkpoint
 
 
 @contextlib.contextmanager
-def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
+def one_line_errors(
+    *mistakes: type[Exception], kept: str = "", saves_memory: str = "lower --batch-size"
+) -> Iterator[None]:
     """Reports errors in one line, and exits with status 2 for a user's mistake, 1 for a failed run.
 
     Args:
       mistakes: exceptions that are the user's mistake.
+      kept: what a program that is stopped leaves, "checkpoints are kept"; "" for nothing.
+      saves_memory: what to do where memory is not enough.
     """
+    stopped = f"; {kept}." if kept else "."
     try:
         with _quiet_libraries():
             yield
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout again when it exits
-        _end("the pipe that reads its output was closed; checkpoints are kept.")
+        _end(f"the pipe that reads its output was closed{stopped}")
     except ExtraNotInstalled as error:
         fail(str(error))
     except mistakes as error:
@@ -37,10 +42,7 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
         fail(str(error))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
-            _end(
-                f"out of memory ({_short(error)}); to use less, lower --data.batch-size, raise "
-                "--run.accumulate, or set --model.remat true."
-            )
+            _end(f"out of memory ({_short(error)}); to use less, {saves_memory}.")
         if jax.process_count() == 1:
             raise
         _end(
@@ -50,7 +52,7 @@ def one_line_errors(*mistakes: type[Exception]) -> Iterator[None]:
     except (FloatingPointError, checkpoint.SaveError) as error:
         _end(str(error))
     except KeyboardInterrupt:
-        print(f"\n{program()}: stopped; checkpoints are kept.", file=sys.stderr)
+        print(f"\n{program()}: stopped{stopped}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -164,12 +164,16 @@ def test_the_first_signal_decides_and_an_interrupt_after_another_signal_does_not
         assert stop_request() == signal.SIGTERM
 
 
-def test_a_device_without_enough_memory_is_one_line(capsys):
-    with pytest.raises(SystemExit) as exit, cli.one_line_errors():
+@pytest.mark.parametrize(
+    ("program", "advice"),
+    [(train.one_line_errors, "--run.accumulate"), (cli.one_line_errors, "lower --batch-size.")],
+)
+def test_a_device_without_enough_memory_is_one_line(capsys, program, advice):
+    with pytest.raises(SystemExit) as exit, program():
         jnp.zeros(2**50).block_until_ready()
     error = capsys.readouterr().err
     assert exit.value.code == 1 and error.count("\n") == 1
-    assert "out of memory" in error and "--data.batch-size" in error
+    assert "out of memory" in error and advice in error
 
 
 def test_a_loss_that_is_nan_stops_the_run_and_names_the_last_checkpoint(tmp_path, capsys):
@@ -208,6 +212,15 @@ def test_a_grid_of_samples_that_are_nan_does_not_end_the_training(tmp_path, caps
     )
     out = capsys.readouterr().out
     assert ": no grid of samples: samples are nan" in out and checkpoint.steps(tmp_path)[-1] == 4
+
+
+@pytest.mark.parametrize(
+    ("kept", "says"), [("", "stopped.\n"), ("x is kept", "stopped; x is kept.\n")]
+)
+def test_what_is_stopped_says_what_it_leaves(capsys, kept, says):
+    with pytest.raises(SystemExit, match="130"), cli.one_line_errors(kept=kept):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err.endswith(says)
 
 
 def test_a_command_restores_the_logging_and_the_hook_that_it_sets():

@@ -217,7 +217,7 @@ def _prepare(builder: Any, manual_dir: str | None) -> None:
     offline = ConnectionError(
         f"{builder.name} is not in {builder.data_path}, and {url} cannot be reached; download "
         f"{expected.filename} (sha256 {expected.checksum}) from that address, put it into a folder "
-        "DIR and add --data.manual-dir DIR."
+        "DIR, and give that to train.py once by --data.manual-dir DIR."
     )
     if manual_dir is None and not _reachable(url):
         raise offline
