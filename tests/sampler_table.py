@@ -48,13 +48,20 @@ VARIANTS = [
     dm.AdamsBashforth(3),
 ]
 ONE_OF_EACH = [kind() for kind in KINDS if not kind.is_adaptive]  # for laws of the shared loop
+
+
+def mostly_slow(samplers, often):
+    """The samplers, of which those that are not named are slow tests."""
+    return [s if s in often else pytest.param(s, marks=pytest.mark.slow) for s in samplers]
+
+
 # the laws of the loop compile it for each sampler: these differ in the calls, noises and memory of
 # a step, the others in its numbers alone
 OFTEN = (
     *(dm.Euler(), dm.Heun(), dm.Ancestral(), dm.DPMSolver(), dm.SASolver()),
     *(dm.PredictorCorrector(), dm.ConsistencySampler(), RungeKutta2()),
 )
-EACH_KIND = [s if s in OFTEN else pytest.param(s, marks=pytest.mark.slow) for s in ONE_OF_EACH]
+EACH_KIND = mostly_slow(ONE_OF_EACH, OFTEN)
 ON_GRID = [sampler for sampler in VARIANTS if not sampler.is_adaptive]
 DETERMINISTIC = [sampler for sampler in ON_GRID if sampler.is_deterministic]
 STOCHASTIC = [sampler for sampler in ON_GRID if not sampler.is_deterministic]

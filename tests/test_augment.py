@@ -51,7 +51,7 @@ def test_a_warp_moves_what_is_at_p_to_matrix_p_plus_shift(matrix, shift):
     assert np.abs(difference[inside]).max() < 0.02  # bilinear between half pixels
 
 
-@pytest.mark.parametrize("size", [(8, 8, 1), (16, 16, 3)])
+@pytest.mark.parametrize("size", [(8, 8, 1), pytest.param((16, 16, 3), marks=pytest.mark.slow)])
 def test_labels_are_zero_where_nothing_was_changed(size):
     image = jax.random.normal(jax.random.key(0), (64, *size))
     batch = dm.NonLeaky(0.0)(jax.random.key(1), {"image": image, "label": jnp.arange(64)})

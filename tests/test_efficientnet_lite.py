@@ -42,7 +42,9 @@ def test_the_middle_square_of_an_image_is_seen_alone():
     np.testing.assert_array_equal(found, efficientnet_lite0(DRAWN, tall[:, 4:36]))
 
 
-@pytest.mark.parametrize(("height", "width"), [(33, 47), (64, 50)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(33, 47), pytest.param(64, 50, marks=pytest.mark.slow)]
+)
 def test_padding_is_tensorflows_at_odd_and_even_sizes(height, width):
     x = seeded.images(1, height, width).astype(np.float32) / 128 - 1
     assert_close(jax.jit(features)(DRAWN, x), GOLDEN[f"efficientnet_{height}x{width}"])

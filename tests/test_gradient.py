@@ -4,16 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sampler_table import ON_GRID
+from sampler_table import ON_GRID, mostly_slow
 
 import diffusion as dm
 
-OFTEN = [dm.Euler(), dm.Heun(), dm.Ancestral(), dm.DPMSolver(), dm.UniPC(3)]
-SAMPLERS = [
-    *OFTEN,
-    dm.RePaint(dm.Ancestral(), num_resample=2),
-    *(pytest.param(s, marks=pytest.mark.slow) for s in ON_GRID if s not in OFTEN),
-]
+REPAINT = dm.RePaint(dm.Ancestral(), num_resample=2)
+SAMPLERS = mostly_slow([*ON_GRID, REPAINT], [dm.Heun(), dm.Ancestral(), dm.DPMSolver(), REPAINT])
 GRIDS = [dm.Karras(0.01, 10.0)(6), dm.Karras(0.01, 10.0)(6)[:-1]]  # to 0, and to 0.01
 NAMES = dict(ids=lambda value: str(value) if isinstance(value, dm.BaseSampler) else None)
 

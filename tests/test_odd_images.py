@@ -62,6 +62,7 @@ class TwoChannels:
         return self.load().spec
 
 
+@pytest.mark.slow
 def test_training_draws_no_grids_of_other_channels(tmp_path, capsys):
     recipe = train_request.parse([*SMALL, "--run.num-steps", "2"]).recipe
     recipe = dataclasses.replace(recipe, data=TwoChannels(), label_dropout=0.0)

@@ -4,12 +4,16 @@ How the error is measured is written in `benchmarks.sampler_grids`.
 """
 
 import pytest
-from sampler_table import DETERMINISTIC, RungeKutta2
+from sampler_table import DETERMINISTIC, RungeKutta2, mostly_slow
 
 import diffusion as dm
 from benchmarks.sampler_grids import GRIDS, error
 
-SAMPLERS = [s for s in DETERMINISTIC if not isinstance(s, dm.Euler | RungeKutta2)]
+# 23 grids and three numbers of steps for each
+SAMPLERS = mostly_slow(
+    [s for s in DETERMINISTIC if not isinstance(s, dm.Euler | RungeKutta2)],
+    [dm.Heun(), dm.DPMSolver(), dm.DPMSolver(3), dm.UniPC(), dm.UniPC(3), dm.DEIS()],
+)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)

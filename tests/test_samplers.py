@@ -18,6 +18,7 @@ from sampler_table import (
     STOCHASTIC,
     VARIANTS,
     RungeKutta2,
+    mostly_slow,
     static_fields,
 )
 
@@ -25,6 +26,7 @@ import diffusion as dm
 
 # besides the defaults: those whose settings change the calls, the noise or the last step
 VARIED = [dm.Euler(eta=1.0), dm.Heun(churn=10.0), dm.KDPM2(eta=1.0), dm.UniPC(3), dm.RK45()]
+FEW_STOCHASTIC = [dm.Ancestral(), dm.Euler(eta=1.0), dm.DPMSolverSDE(), dm.SASolver()]
 X_T = 80.0 * jax.random.normal(jax.random.key(0), (6, 3))
 GRID = dm.Karras()(5)
 UNIT64 = np.random.default_rng(0).standard_normal((5, 2))
@@ -109,7 +111,7 @@ def test_order_of_convergence_of_the_ancestral_samplers_variance(sampler):
     assert measured_order(errors) == pytest.approx(sampler.order, abs=0.35)
 
 
-@pytest.mark.parametrize("sampler", STOCHASTIC, ids=repr)
+@pytest.mark.parametrize("sampler", mostly_slow(STOCHASTIC, FEW_STOCHASTIC), ids=repr)
 def test_samples_have_the_mixtures_mean_and_covariance(sampler):
     if isinstance(sampler, dm.ConsistencySampler):
         pytest.skip("samples from consistency models, whose estimates are samples already")
@@ -190,7 +192,7 @@ def test_a_run_may_be_cut_at_any_step_unless_the_sampler_has_memory(sampler):
     assert difference > 1e-4 if sampler.has_memory else difference < 1e-5
 
 
-@pytest.mark.parametrize("sampler", STOCHASTIC, ids=repr)
+@pytest.mark.parametrize("sampler", mostly_slow(STOCHASTIC, FEW_STOCHASTIC), ids=repr)
 def test_float32_images_get_the_same_noise_and_stay_float32_under_x64(sampler):
     plain = sampler(oracle, X_T, GRID, jax.random.key(0))
     with jax.enable_x64(True):

@@ -256,7 +256,9 @@ def test_training_drops_labels():
     assert not equal(trained(0.0, label), trained(0.0, null))
 
 
-@pytest.mark.parametrize("mesh", [dm.Mesh(data=4), dm.Mesh(data=1, fsdp=4)])
+@pytest.mark.parametrize(
+    "mesh", [pytest.param(dm.Mesh(data=4), marks=pytest.mark.slow), dm.Mesh(data=2, fsdp=2)]
+)
 def test_many_devices_train_as_one(train_step, state, mesh):
     mesh = mesh.make()
     alone, losses = run(train_step, copied(state), range(3))
