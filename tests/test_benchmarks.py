@@ -1,10 +1,11 @@
 """What cannot be measured or written is told, and no figure is given for it."""
 
 import argparse
+import json
 
 import pytest
 
-from benchmarks import compile, timing
+from benchmarks import compile, quality, timing
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", ""])
@@ -28,3 +29,14 @@ def test_an_unwritable_file_is_refused(tmp_path):
 def test_command_that_ends_before_its_first_step_has_no_time(tmp_path):
     with pytest.raises(RuntimeError, match="status 2 before its first step"):
         compile.first_step("nonsense", f"{tmp_path}")
+
+
+def test_the_curve_of_a_run_has_its_measurements_over_the_images_seen(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"batch_size": 8}}))
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 5, "loss": 1.0}\n{"step": 5, "frechet_distance": 2.5}\n'
+    )
+    assert quality.curve(tmp_path) == [(40, 2.5)]
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5, "loss": 1.0}\n')
+    with pytest.raises(ValueError, match="evaluate-every-steps"):
+        quality.curve(tmp_path)
