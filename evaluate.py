@@ -16,7 +16,11 @@ from unet_flax import tune_cpu
 
 def main(argv: list[str]) -> None:
     tune_cpu()
-    with cli.one_line_errors(ValueError, OSError, kept="computed features are kept"):
+    with cli.one_line_errors(
+        *(ValueError, OSError),
+        kept="features in --cache-dir are kept",
+        saves_memory="lower --batch-size",
+    ):
         request = evaluate_request.parse(argv)
         hosts.start(*dataclasses.astuple(request.sampling.hosts))
         if request.statistics is not None:

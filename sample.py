@@ -16,7 +16,7 @@ from unet_flax import tune_cpu
 
 def main(argv: list[str]) -> None:
     tune_cpu()
-    with cli.one_line_errors(ValueError, OSError):
+    with cli.one_line_errors(ValueError, OSError, saves_memory="lower --batch-size"):
         request = sample_request.parse(argv)
         hosts.start(*dataclasses.astuple(request.hosts))
         trained = pipeline.read(request.folder, request.step, request.ema)

@@ -87,7 +87,7 @@ def _described(spec: dict[str, jax.ShapeDtypeStruct]) -> str:
 
 
 def abstract_network(recipe: Recipe) -> tuple[Network, Any]:
-    """The network, and the shapes of its parameters; allocates no arrays."""
+    """The network, and the shapes of its parameters, not to be changed; allocates no arrays."""
     return _abstract(recipe.resolved().model)
 
 

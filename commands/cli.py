@@ -18,16 +18,17 @@ from diffusion.run import checkpoint
 
 @contextlib.contextmanager
 def one_line_errors(
-    *mistakes: type[Exception], kept: str = "", saves_memory: str = "lower --batch-size"
+    *mistakes: type[Exception], kept: str = "", saves_memory: str = ""
 ) -> Iterator[None]:
     """Reports errors in one line, and exits with status 2 for a user's mistake, 1 for a failed run.
 
     Args:
       mistakes: exceptions that are the user's mistake.
-      kept: what a program that is stopped leaves, "checkpoints are kept"; "" for nothing.
-      saves_memory: what to do where memory is not enough.
+      kept: what a command that is stopped leaves, such as "checkpoints are kept"; "" for nothing.
+      saves_memory: advice where memory is short, such as "lower --batch-size"; "" for none.
     """
     stopped = f"; {kept}." if kept else "."
+    advice = f"; to use less, {saves_memory}." if saves_memory else "."
     try:
         with _quiet_libraries():
             yield
@@ -42,12 +43,12 @@ def one_line_errors(
         fail(str(error))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
-            _end(f"out of memory ({_short(error)}); to use less, {saves_memory}.")
+            _end(f"out of memory ({_short(error)}){advice}")
         if jax.process_count() == 1:
             raise
         _end(
             f"host {jax.process_index()} has lost another host ({_short(error)}); run the same "
-            "command on all hosts to resume from the last checkpoint."
+            f"command on all hosts again{stopped}"
         )
     except (FloatingPointError, checkpoint.SaveError) as error:
         _end(str(error))

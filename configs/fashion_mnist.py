@@ -8,7 +8,8 @@
 
 Cost: 5.1 M images, 6.8 M parameters, 3.5e16 FLOP. This recipe is not from a paper: its noise
 distribution and sampler are EDM's, and its sigma_data is the standard deviation of the dataset.
-Nothing is mirrored: of its sneakers and boots 99.7 and 100 % point to the left.
+Nothing is mirrored: of its sneakers and boots 99.7 and 100 % are more like the mean of their class
+than like its mirror image.
 """
 
 from configs import Adam, Recipe, Run, Sampling

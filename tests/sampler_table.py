@@ -51,15 +51,16 @@ ONE_OF_EACH = [kind() for kind in KINDS if not kind.is_adaptive]  # for laws of 
 
 
 def mostly_slow(samplers, often):
-    """The samplers, of which those that are not named are slow tests."""
+    """The samplers, of which those that are not in `often` are slow tests."""
+    assert all(sampler in samplers for sampler in often)
     return [s if s in often else pytest.param(s, marks=pytest.mark.slow) for s in samplers]
 
 
-# the laws of the loop compile it for each sampler: these differ in the calls, noises and memory of
-# a step, the others in its numbers alone
+# the laws of the loop compile it for each sampler: these have all numbers of calls and of noises,
+# and steps with memory and without
 OFTEN = (
-    *(dm.Euler(), dm.Heun(), dm.Ancestral(), dm.DPMSolver(), dm.SASolver()),
-    *(dm.PredictorCorrector(), dm.ConsistencySampler(), RungeKutta2()),
+    *(dm.Euler(), dm.Heun(), dm.Ancestral(), dm.DPMSolver(), dm.SASolver(), dm.PNDM()),
+    *(dm.DPMSolverSDE2S(), dm.PredictorCorrector(), dm.ConsistencySampler(), RungeKutta2()),
 )
 EACH_KIND = mostly_slow(ONE_OF_EACH, OFTEN)
 ON_GRID = [sampler for sampler in VARIANTS if not sampler.is_adaptive]

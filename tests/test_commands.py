@@ -168,7 +168,7 @@ def test_the_same_seed_gives_the_same_images_however_chunked(run_dir, drawn, tmp
     np.testing.assert_array_equal(samples(tmp_path)[0], drawn[0])
 
 
-OFTEN = ("ddim", "ddpm", "dpm-2m", "predictor-corrector")
+OFTEN = ("ddim", "ddpm", "dpm-2m", "predictor-corrector", "rk45")
 
 
 @pytest.mark.parametrize(

@@ -197,9 +197,9 @@ def test_bfloat16_agrees_with_float32(member):
     assert jnp.linalg.norm(got - y) / jnp.linalg.norm(y) < 2e-2
 
 
-@pytest.mark.parametrize("rich", ["edm2", pytest.param("everything", marks=pytest.mark.slow)])
-def test_it_can_be_exported_for_any_batch_size(rich):
-    rich = member_of(rich)
+@pytest.mark.parametrize("name", ["edm2", pytest.param("everything", marks=pytest.mark.slow)])
+def test_it_can_be_exported_for_any_batch_size(name):
+    rich = member_of(name)
     B = jax.export.symbolic_shape("B")[0]
 
     def abstract_batch(leaf):
@@ -216,10 +216,10 @@ def test_it_can_be_exported_for_any_batch_size(rich):
         np.testing.assert_allclose(got, y[part], rtol=1e-4, atol=1e-4 * np.abs(y).max())
 
 
-@pytest.mark.parametrize("rich", ["everything", pytest.param("edm2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["everything", pytest.param("edm2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("graph_mode", [pytest.param(True, marks=pytest.mark.slow), False])
-def test_both_graph_modes_of_flax_give_the_same(rich, graph_mode):
-    rich = member_of(rich)
+def test_both_graph_modes_of_flax_give_the_same(name, graph_mode):
+    rich = member_of(name)
     expected = rich.value_and_grad(rich.params, rich.args, rich.cond)
     with nnx.set_graph_mode(graph_mode):
         network, shapes = unet_flax.functional(abstract(rich.config))

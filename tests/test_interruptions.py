@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +45,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path):
     assert all(path.name.isdigit() for path in (killed / "checkpoints").iterdir())  # nothing stray
 
 
-@pytest.mark.slow  # a kill, which leaves the last checkpoint alone, is tested above
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
 def test_a_run_that_receives_a_signal_saves_and_can_resume(tmp_path, name):
     process = begun(tmp_path, "--run.num-steps", "100000", "--run.log-every-steps", "1")
     for line in process.stdout:
@@ -167,7 +167,11 @@ def test_the_first_signal_decides_and_an_interrupt_after_another_signal_does_not
 
 @pytest.mark.parametrize(
     ("program", "advice"),
-    [(train.one_line_errors, "--run.accumulate"), (cli.one_line_errors, "lower --batch-size.")],
+    [
+        (train.one_line_errors, "; to use less, lower --data.batch-size, raise --run.accumulate"),
+        (partial(cli.one_line_errors, saves_memory="lower x"), "; to use less, lower x.\n"),
+        (cli.one_line_errors, ").\n"),
+    ],
 )
 def test_a_device_without_enough_memory_is_one_line(capsys, program, advice):
     with pytest.raises(SystemExit) as exit, program():

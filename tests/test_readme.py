@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""What the README shows works as it stands there, but with one level less of its network."""
 
 import contextlib
 import re
@@ -16,7 +16,6 @@ def snippets(page):
 
 
 SNIPPETS = snippets(README)
-# one level less of the network that is trained in nnx, in Linen and in plain JAX
 SMALLER = (
     "channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(4,)",
     "channel_mult=(1,), num_res_blocks=1, attention_resolutions=()",
@@ -28,6 +27,7 @@ OF_A_RUN = "weights.safetensors"  # test_seams.py has a run for it
 def ran(tmp_path_factory):
     """The names that the snippets leave, run one after the other, and the folder they ran in."""
     names, folder = {}, tmp_path_factory.mktemp("readme")
+    assert SMALLER[0] in README
     with contextlib.chdir(folder):
         for snippet in SNIPPETS:
             if OF_A_RUN not in snippet:

@@ -3,8 +3,6 @@
 settle(self, channels=whole(), dropout=real(least=0, below=1), remat=flag)
 
 ValueError: dropout=1.5 must be a finite number, 0 or more, below 1.
-
-A rule asked for again is the same object, since configurations ask for theirs whenever one is made.
 """
 
 import math
@@ -14,6 +12,10 @@ from functools import lru_cache
 from typing import Any, get_args
 
 import numpy as np
+
+# a configuration asks for its rules whenever one is made; typed, since "0 or more" is not "0.0 or
+# more"
+once = lru_cache(maxsize=None, typed=True)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def settle(config: Any, **rules: Rule) -> None:
         object.__setattr__(config, name, rule(name, getattr(config, name)))
 
 
-@lru_cache(maxsize=None, typed=True)
+@once
 def whole(least: int = 1, most: int | None = None) -> Rule:
     """A whole number in [least, most], of Python or numpy; True is none, nor is 2.0."""
 
@@ -63,7 +65,7 @@ def whole(least: int = 1, most: int | None = None) -> Rule:
     return Rule(f"a whole number{reach}", fits, int)
 
 
-@lru_cache(maxsize=None, typed=True)
+@once
 def real(
     *,
     above: int | float = -math.inf,
@@ -84,7 +86,7 @@ def real(
     return Rule(", ".join(["a finite number", *said]), fits, float)
 
 
-@lru_cache(maxsize=None, typed=True)
+@once
 def each(rule: Rule, least: int = 1, most: int | float = math.inf) -> Rule:
     """A tuple (or list) of `least` to `most` values that fit the rule."""
 
@@ -96,7 +98,7 @@ def each(rule: Rule, least: int = 1, most: int | float = math.inf) -> Rule:
     return Rule(f"a tuple{some}, each {rule.allowed}", fits, lambda v: tuple(map(rule.plain, v)))
 
 
-@lru_cache(maxsize=None, typed=True)
+@once
 def either(*rules: Rule) -> Rule:
     """What fits one of the rules."""
 
@@ -109,10 +111,10 @@ def either(*rules: Rule) -> Rule:
 
 def or_none(rule: Rule) -> Rule:
     """What fits the rule, or None."""
-    return either(rule, none)
+    return either(rule, nothing)
 
 
-@lru_cache(maxsize=None, typed=True)
+@once
 def one_of(*options: str | None) -> Rule:
     """One of these words."""
 
@@ -122,7 +124,7 @@ def one_of(*options: str | None) -> Rule:
     return Rule(_listed([repr(option) for option in options]), fits)
 
 
-@lru_cache(maxsize=None, typed=True)
+@once
 def instance_of(kinds: Any) -> Rule:
     """An object of a class, or of one of the classes of a union."""
     names = [kind.__name__ for kind in get_args(kinds) or (kinds,)]
@@ -134,7 +136,7 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-none = Rule("None", lambda value: value is None)
+nothing = Rule("None", lambda value: value is None)
 
 flag = Rule("True or False", lambda value: isinstance(value, bool | np.bool_), bool)
 

