@@ -132,7 +132,7 @@ def _compared(request: EvaluateRequest, reference: Reference, sets: list[ImageSe
         "images": f"{sets[0].count} of each of {', '.join(images.name for images in sets)}"
         if len(sets) > 1
         else f"{sets[0].count} of {sets[0].name}",
-        "pixels": f"{sets[0].shape}, rounded to 0 .. 255",
+        "pixels": f"{sets[0].shape}, rounded to 0 .. 255{_unlike(sets[0], reference)}",
         "reference": f"{whole.statistics.count or 'unknown number'} of {reference.name}",
         "network": f"{network.name}, {network.protocol}",
         **{name: MEASURES[name].protocol for name in names if MEASURES[name].protocol},
@@ -192,6 +192,13 @@ def _described_reference(
             f"{network.protocol}; give the same weights."
         )
     return Described(dataclasses.replace(statistics, protocol=network.protocol))
+
+
+def _unlike(images: ImageSet, reference: Reference) -> str:
+    """A warning where the reference has images of another size, which is an easy mistake."""
+    if reference.images is None or reference.images.shape[:2] == images.shape[:2]:
+        return ""
+    return f"; the reference has {reference.images.shape}: its distance is partly that of the sizes"
 
 
 def _floor(

@@ -120,6 +120,14 @@ def test_images_are_as_near_to_themselves_as_can_be(tmp_path, weights):
     assert result["values"]["precision"] == result["values"]["recall"] == [1.0]
 
 
+@pytest.mark.parametrize(("shape", "warns"), [((8, 8), False), ((4, 16), True)])
+def test_images_of_another_size_than_the_references_are_named(tmp_path, weights, shape, warns):
+    x = saved(tmp_path / "x.npz", noise(40).reshape(40, *shape, 1))
+    y = saved(tmp_path / "y.npz", noise(40, seed=1))
+    result = run(tmp_path, x, "--reference", y, "--features", weights, "--metrics", "fd")
+    assert ("the reference has (8, 8, 1)" in result["protocol"]["pixels"]) is warns
+
+
 def test_statistics_of_a_file_give_the_distance_of_the_images(tmp_path, weights):
     x, y = saved(tmp_path / "x.npz", noise(40)), saved(tmp_path / "y.npz", noise(60, seed=1))
     evaluate.main(
