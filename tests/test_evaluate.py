@@ -125,7 +125,7 @@ def test_images_of_another_size_than_the_references_are_named(tmp_path, weights,
     x = saved(tmp_path / "x.npz", noise(40).reshape(40, *shape, 1))
     y = saved(tmp_path / "y.npz", noise(40, seed=1))
     result = run(tmp_path, x, "--reference", y, "--features", weights, "--metrics", "fd")
-    assert ("the reference has (8, 8, 1)" in result["protocol"]["pixels"]) is warns
+    assert ("the reference has (8, 8, 3)" in result["protocol"]["pixels"]) is warns
 
 
 def test_statistics_of_a_file_give_the_distance_of_the_images(tmp_path, weights):
