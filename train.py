@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from contextlib import ExitStack, closing
-from functools import partial
 
 import jax
 
@@ -26,17 +25,11 @@ from diffusion.run.profile import Profile
 from diffusion.run.progress import Progress
 from unet_flax import tune_cpu
 
-one_line_errors = partial(
-    cli.one_line_errors,
-    kept="checkpoints are kept",
-    saves_memory="lower --data.batch-size, raise --run.accumulate, or set --model.remat true",
-)
-
 
 def main(argv: list[str]) -> None:
     tune_cpu()
     with ExitStack() as stack:
-        with one_line_errors(ValueError, OSError):
+        with train_request.one_line_errors(ValueError, OSError):
             request = train_request.parse(argv)
             recipe, run_dir = request.recipe, request.run_dir
             hosts.start(*dataclasses.astuple(request.hosts))
@@ -52,7 +45,7 @@ def main(argv: list[str]) -> None:
                 stack.enter_context(lock.held(run_dir))
             build.claim(run_dir, recipe, job.dataset)
             state, measured_by = build.start(job), judge.of_job(job)
-        with one_line_errors(tracker.TrackerError, OSError):
+        with train_request.one_line_errors(tracker.TrackerError, OSError):
             train(job, state, measured_by)
 
 

@@ -4,12 +4,19 @@ import argparse
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import configs
 from commands import cli, options
 from commands.cli import HostOptions
 from configs.recipe import Recipe
+
+one_line_errors = partial(
+    cli.one_line_errors,
+    kept="checkpoints are kept",
+    saves_memory="lower --data.batch-size, raise --run.accumulate, or set --model.remat true",
+)
 
 
 @dataclass(frozen=True)

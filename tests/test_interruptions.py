@@ -168,7 +168,10 @@ def test_the_first_signal_decides_and_an_interrupt_after_another_signal_does_not
 @pytest.mark.parametrize(
     ("program", "advice"),
     [
-        (train.one_line_errors, "; to use less, lower --data.batch-size, raise --run.accumulate"),
+        (
+            train_request.one_line_errors,
+            "; to use less, lower --data.batch-size, raise --run.accumulate",
+        ),
         (partial(cli.one_line_errors, saves_memory="lower x"), "; to use less, lower x.\n"),
         (cli.one_line_errors, ").\n"),
     ],
