@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 import jax
 
 import diffusion as dm
-from commands import build, cli, cost, draw, judge, pipeline, train_request
+from commands import build, cost, draw, judge, pipeline, train_request
 from commands.build import Job
 from commands.judge import Judge
 from diffusion import sharding
