@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 import jax
 
 import diffusion as dm
-from commands import build, cost, draw, judge, pipeline, train_request
+from commands import build, cost, grids, judge, pipeline, train_request
 from commands.build import Job
 from commands.judge import Judge
 from diffusion import sharding
@@ -138,10 +138,8 @@ def draw_due_grid(job: Job, journal: Journal, state: dm.TrainState) -> None:
         return
     average = recipe.ema.choose(state.ema, recipe.ema.names[0])
     trained = pipeline.of_weights(recipe, job.network, average, job.mesh, f"step {step}")
-    trained = pipeline.with_conditions(trained, job.dataset)
-    labels = draw.labels(trained, None, recipe.run.num_samples)
     try:
-        journal.samples(step, images.grid(draw.draw(trained, labels, seed=0)))
+        journal.samples(step, grids.of_job(job, trained))
     except FloatingPointError as error:
         hosts.print_on_main(f"step {step}: no grid of samples: {error}")
 

@@ -166,6 +166,8 @@ def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
         uncertainty=recipe.uncertainty,
         coupling=recipe.coupling,
         label_dropout=recipe.label_dropout,
+        text_dropout=recipe.text_dropout,
+        condition_dropout=recipe.condition_dropout,
         augment=recipe.augment,
         accumulate=recipe.run.accumulate,
         project=recipe.model.project,

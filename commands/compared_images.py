@@ -102,6 +102,7 @@ def targets(request: EvaluateRequest, reference: Reference) -> list[ImageSet]:
         trained.check()
         default = reference.images.count if reference.images else MOST_IMAGES
         count = request.num_images or min(default, MOST_IMAGES)
+        trained = pipeline.with_conditions(trained, count=count)
         seeds = range(sampling.seed, sampling.seed + request.seeds)
         size = rounded(sampling.batch_size)
         return [

@@ -142,7 +142,7 @@ def labels(
             raise ValueError(f"--label {label}: this network was trained without classes.")
         return np.full(num_images, -1, np.int32)
     if label is None and uses_image:
-        if not pipeline.trains_null:
+        if "label" not in pipeline.trains_null:
             raise ValueError("this network was trained with classes; choose one by --label.")
         label = "none"
     if label == "none":

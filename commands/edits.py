@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 import diffusion as dm
+from commands.fitted_image import read_fitted, read_fitted_mask
 from commands.pipeline import Pipeline
 from commands.sample_request import SampleRequest, is_seed
 from diffusion.data import images
@@ -60,6 +61,13 @@ class Edit:
     def report(self, pixels: UInt8[np.ndarray, "N H W C"]) -> str | None:
         """A line about the images that were drawn, or None."""
         return None
+
+
+@dataclass(frozen=True)
+class Instruct(Edit):
+    """Draws from noise, conditioned on an image and an instruction: see `prompts`."""
+
+    uses_image = True
 
 
 @dataclass(frozen=True)
@@ -210,14 +218,17 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
         first, last = request.interpolate
         ends = _end(pipeline, first), _end(pipeline, last)
         are_images = not is_seed(first), not is_seed(last)
-        return Interpolate(ends, are_images, request.num_images, sampler)
+        return Interpolate(ends, are_images, request.count, sampler)
     if request.init_image is None:
         return Edit()
     image = _read(pipeline, request.init_image)
+    is_plain = request.strength is None and request.mask is None and not request.invert
+    if is_plain and "condition" in pipeline.conditions:
+        return Instruct()
     if request.invert:
         return Invert(image, sampler)
     if request.mask is not None:
-        redrawn = jnp.asarray(images.read_mask(request.mask))
+        redrawn = jnp.asarray(read_fitted_mask(request.mask, pipeline.model.image_shape))
         num_resample = 10 if request.num_resample is None else request.num_resample
         return Inpaint(image, redrawn, num_resample, sampler)
     return Vary(image, 0.6 if request.strength is None else request.strength)
@@ -229,14 +240,7 @@ def _end(pipeline: Pipeline, word: str) -> Float[Array, "H W C"]:
 
 
 def _read(pipeline: Pipeline, path: Path) -> Float[Array, "H W C"]:
-    *size, channels = pipeline.model.image_shape
-    image = jnp.asarray(images.read(path, channels))
-    if image.shape[:2] != tuple(size):
-        raise ValueError(
-            f"{path} is {_size(image.shape)} pixels (width x height), but the network draws "
-            f"{_size(size)}; resize it first."
-        )
-    return image
+    return jnp.asarray(from_pixels(read_fitted(path, pipeline.model.image_shape)))
 
 
 def _read_low_res(pipeline: Pipeline, path: Path) -> Float[Array, "h w C"]:

@@ -148,6 +148,11 @@ def _with_bits(result: Result, request: EvaluateRequest, reference: Reference) -
         raise ValueError("--metrics bpd needs a run, and a reference of images.")
     images = images.first(min(request.num_images or BPD_IMAGES, images.count))
     trained = pipeline.read(request.target, sampling.step, sampling.ema)
+    if pipeline.takes_conditions(trained.model):
+        raise ValueError(
+            "--metrics bpd: the network takes "
+            f"{', '.join(sorted(trained.model.inputs))}; only classes are known of the images."
+        )
     trained = dataclasses.replace(trained, sampling=sampling.sampling(trained.sampling))
     size = rounded(sampling.batch_size)
     bits = likelihood.bits_per_dim(trained, images, seed=sampling.seed, batch_size=size)

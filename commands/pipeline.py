@@ -16,10 +16,13 @@ from commands import averages, build, config_file, diffusers_folder
 from commands.conventions import Conventions
 from configs.recipe import Recipe, Sampling
 from diffusion import sharding
+from diffusion.conditions import IMAGES, TEXTS, null
+from diffusion.data import AnyDataset
 from diffusion.data.dataset import Dataset
+from diffusion.data.text.texts import TextReader
 from diffusion.denoiser import Denoise, Network, Preconditioning
 from diffusion.keys import IMPL
-from diffusion.run import best, checkpoint
+from diffusion.run import best, checkpoint, data_record
 from unet_flax import Model
 
 
@@ -34,10 +37,15 @@ class Pipeline:
       network: `network(params, x, c_noise, **cond)`.
       params: the network's weights, usually averaged ones, on the mesh.
       mesh: the devices over which images are sharded.
-      trains_null: whether the network was trained with the null class, which guidance needs.
+      trains_null: the conditions whose null the network was trained with, which guidance needs.
       name: describes the weights in messages, such as "step 2400, average 0.999".
       conditions: further inputs of the network by keyword, one row for each image; if there are
         more images than rows, the rows repeat.
+      negative: what guidance to a text leads away from, as conditions of one row; the null text
+        where there is none.
+      reader: reads the texts that the network takes; None for a network without texts.
+      texts: text of each image, for messages; the rows repeat, as those of conditions.
+      data: the configuration of the data that the network was trained with, if it is known.
       conventions: how noise, result and clipping differ from those of a recipe.
       class_names: name of each class; empty if the classes have no names.
     Raises:
@@ -52,18 +60,18 @@ class Pipeline:
     network: Network
     params: Any
     mesh: jax.sharding.Mesh
-    trains_null: bool
+    trains_null: frozenset[str]
     name: str
     conditions: dict[str, np.ndarray] = field(default_factory=dict)
+    negative: dict[str, np.ndarray] = field(default_factory=dict)
+    reader: TextReader | None = None
+    texts: tuple[str, ...] = ()
+    data: AnyDataset | None = None
     conventions: Conventions = Conventions()
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if self.sampling.guidance != 1 and not self.trains_null:
-            raise ValueError(
-                f"guidance={self.sampling.guidance} needs a network that was trained with classes "
-                "and with label_dropout above 0; use 1."
-            )
+        self.sampling.check_guidance(self.trains_null)
         *_, taken = self.model.image_shape
         returned = self.model.output_channels
         if returned not in (taken, 2 * taken):  # twice as many: their mean and variance
@@ -90,13 +98,34 @@ class Pipeline:
           label: class of each image, -1 for none; ignored by a network without classes.
           conditions: further inputs of the network.
         """
-        labels = {} if self.model.num_classes is None else {"label": label}
-        make = partial(dm.denoiser, self.network, self.params, self.preconditioning, **conditions)
-        denoise = make(**labels)
-        if self.sampling.guidance != 1:
-            uncond = make(label=jnp.full(label.shape, -1, jnp.int32))
-            denoise = dm.classifier_free(denoise, uncond, self.sampling.guidance)
+        given = conditions if self.model.num_classes is None else {"label": label, **conditions}
+        make = partial(dm.denoiser, self.network, self.params, self.preconditioning)
+        denoise = make(**given)
+        scale, image_scale = self.sampling.guidance, self.sampling.image_guidance
+        if scale != 1 or image_scale != 1:
+            # what the text guides away from; of the other conditions, all stay
+            without_text = given | {
+                name: self._away(name, value)
+                for name, value in given.items()
+                if name in ("label", *TEXTS)
+            }
+            if image_scale == 1:
+                denoise = dm.classifier_free(denoise, make(**without_text), scale)
+            else:
+                neither = without_text | {
+                    name: null(name, value) for name, value in given.items() if name in IMAGES
+                }
+                denoise = dm.image_and_text_guided(
+                    *(denoise, make(**without_text), make(**neither)),
+                    scale=scale,
+                    image_scale=image_scale,
+                )
         return self.conventions.clip(denoise) if self.sampling.clip_x_0 else denoise
+
+    def _away(self, name: str, value: Array) -> Array:
+        if name in self.negative:
+            return jnp.broadcast_to(self.negative[name], value.shape)
+        return null(name, value)
 
     def noise_of_seed(self, seed: int) -> Float[Array, "..."]:
         """The unit noise that the first image of a seed starts from."""
@@ -122,9 +151,19 @@ def noise_and_keys(
 
 
 def of_weights(
-    recipe: Recipe, network: Network, params: Any, mesh: jax.sharding.Mesh, name: str
+    recipe: Recipe,
+    network: Network,
+    params: Any,
+    mesh: jax.sharding.Mesh,
+    name: str,
+    reader: TextReader | None = None,
 ) -> Pipeline:
-    """The pipeline of a recipe with these weights."""
+    """The pipeline of a recipe with these weights.
+
+    Args:
+      name: describes the weights in messages.
+      reader: reads the texts of a network that takes any.
+    """
     resolved = recipe.resolved()
     return Pipeline(
         model=resolved.model,
@@ -135,6 +174,8 @@ def of_weights(
         mesh=mesh,
         trains_null=recipe.trains_null,
         name=name,
+        reader=reader,
+        data=recipe.data,
         class_names=getattr(recipe.data, "class_names", None) or (),  # few datasets name them
     )
 
@@ -144,12 +185,26 @@ def takes_conditions(model: Model) -> bool:
     return bool(model.inputs.keys() - {"label", "augment_label"})
 
 
-def with_conditions(pipeline: Pipeline, dataset: Dataset) -> Pipeline:
-    """Adds the dataset's first batch as conditions, if the network takes any."""
+def with_conditions(pipeline: Pipeline, dataset: Dataset | None = None, count: int = 1) -> Pipeline:
+    """Adds the dataset's first batches as conditions, if the network takes any.
+
+    Args:
+      dataset: None loads the data that the network was trained with.
+      count: at least so many rows are added.
+    """
     if not takes_conditions(pipeline.model):
         return pipeline
-    batch = dataset.batch(0, 0)
-    conditions = {name: values for name, values in batch.items() if name not in ("image", "label")}
+    if dataset is None:
+        assert pipeline.data is not None  # networks of diffusers folders take no conditions
+        dataset = pipeline.data.load()
+    batches = [dataset.batch(0, step) for step in range(-(-count // dataset.batch_size))]
+    rows = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    return with_rows(pipeline, rows)
+
+
+def with_rows(pipeline: Pipeline, rows: dict[str, np.ndarray]) -> Pipeline:
+    """Adds the conditions of these examples, given as a batch."""
+    conditions = {name: values for name, values in rows.items() if name not in ("image", "label")}
     return dataclasses.replace(pipeline, conditions=conditions)
 
 
@@ -181,10 +236,18 @@ def read(folder: Path, step: int | str | None = None, ema: str | None = None) ->
     target = sharding.placed(mesh, jax.eval_shape(recipe.ema.init, shapes))
     params, step = averages.read(folder, recipe.ema, target, at, ema)
     name = f"step {step}, average {ema or recipe.ema.names[0]}"
-    pipeline = of_weights(recipe, network, params, mesh, name)
-    if takes_conditions(pipeline.model):
-        return with_conditions(pipeline, recipe.data.load())
-    return pipeline
+    return of_weights(recipe, network, params, mesh, name, _reader(folder, recipe))
+
+
+def _reader(folder: Path, recipe: Recipe) -> TextReader | None:
+    """The reader of a run's texts; None for a run without texts."""
+    text = getattr(recipe.data, "text", None)
+    if text is None:
+        return None
+    try:
+        return text.read(data_record.tokenizer(folder))
+    except ValueError as error:
+        raise ValueError(f"{folder / data_record.TOKENIZER}: {error}") from error
 
 
 def _best_step(folder: Path) -> int:
@@ -206,7 +269,7 @@ def _of_diffusers(folder: Path) -> Pipeline:
         network=found.network,
         params=sharding.on_every_device(mesh, found.params),
         mesh=mesh,
-        trains_null=False,
+        trains_null=frozenset(),
         name=found.name,
         conventions=found.conventions,
     )

@@ -44,7 +44,7 @@ class SampleRequest:
 
     Attributes:
       folder: a run's folder, or a diffusers folder.
-      num_images: number of images, >= 1.
+      num_images: number of images, >= 1; None for 64, or 8 for each prompt.
       label: "all", "none", or a class by its name or number.
       seed: in 0 .. 2**32 - 1.
       sampler: a name in `SAMPLERS`.
@@ -52,7 +52,10 @@ class SampleRequest:
         DPMSolverSDE.
       num_steps: steps of the sampler.
       spacing: "linspace", "leading" or "trailing", of a grid of timesteps.
+      prompt: texts to draw, or changes to make to init_image.
+      negative_prompt: what guidance leads away from.
       guidance: scale of classifier-free guidance; 1 is none.
+      image_guidance: scale of guidance to init_image, of a network that edits; 1 is none.
       step: step of the checkpoint, or "best".
       ema: name of the average of the weights.
       batch_size: images drawn at a time.
@@ -71,14 +74,17 @@ class SampleRequest:
     """
 
     folder: Path
-    num_images: int = 64
+    num_images: int | None = None
     label: str | None = None
     seed: int = 0
     sampler: str | None = None
     eta: float | None = None
     num_steps: int | None = None
     spacing: str | None = None
+    prompt: tuple[str, ...] = ()
+    negative_prompt: str | None = None
     guidance: float | None = None
+    image_guidance: float | None = None
     step: int | str | None = None
     ema: str | None = None
     batch_size: int = 64
@@ -100,15 +106,23 @@ class SampleRequest:
             if not 0 <= int(seed) < 2**32:
                 raise ValueError(f"{option} {seed} is outside 0 .. 2**32 - 1.")
         for name in ("num_images", "batch_size"):
-            if getattr(self, name) < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} {getattr(self, name)} must be 1 or more.")
+                raise ValueError(f"{option} {value} must be 1 or more.")
         self._one_of("init_image", "low_res", "interpolate")
         edit = self._one_of("strength", "mask", "invert")
         if edit is not None and self.init_image is None:
             raise ValueError(f"{edit} needs --init-image.")
+        if self.negative_prompt is not None and not self.prompt:
+            raise ValueError("--negative-prompt needs --prompt.")
         if self.num_resample is not None and self.mask is None:
             raise ValueError("--num-resample needs --mask.")
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return self.num_images or (8 * len(self.prompt) or 64)
 
     def _one_of(self, *names: str) -> str | None:
         """Returns which of these options is given, or None; raises a ValueError if several are."""
@@ -154,7 +168,11 @@ class SampleRequest:
                 )
             grid = dataclasses.replace(recipes.grid, spacing=self.spacing)
             recipes = dataclasses.replace(recipes, grid=grid)
-        numbers = {"num_steps": self.num_steps, "guidance": self.guidance}
+        numbers = {
+            "num_steps": self.num_steps,
+            "guidance": self.guidance,
+            "image_guidance": self.image_guidance,
+        }
         given = {name: value for name, value in numbers.items() if value is not None}
         return dataclasses.replace(recipes, sampler=sampler, **given)  # pyright: ignore
 
@@ -228,7 +246,26 @@ def parse(argv: list[str]) -> SampleRequest:
     )
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="a run's folder, or a diffusers folder")
-    add("--num-images", type=int, default=64, metavar="N", help="number of images (64)")
+    add(
+        "--num-images",
+        type=int,
+        metavar="N",
+        help="number of images, equally many for each prompt (64; 8 for each prompt)",
+    )
+    add(
+        "--prompt",
+        nargs="+",
+        default=(),
+        metavar="TEXT",
+        help="what to draw, or, with --init-image, what to change; for networks with texts",
+    )
+    add("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
+    add(
+        "--image-guidance",
+        type=float,
+        metavar="SCALE",
+        help="how closely a network that edits keeps to the image; 1 is no guidance (the recipe's)",
+    )
     add(
         "--label",
         help="a class by name or number, `all` for equally many of each class, or `none` for "
@@ -281,4 +318,5 @@ def parse(argv: list[str]) -> SampleRequest:
     given = vars(cli.parse(parser, argv))
     hosts = HostOptions(given.pop("coordinator"), given.pop("num_hosts"), given.pop("host_index"))
     ends = given.pop("interpolate")
+    given["prompt"] = tuple(given["prompt"])
     return SampleRequest(**given, interpolate=ends and (ends[0], ends[1]), hosts=hosts)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import unet_flax
+from diffusion import conditions
 from diffusion.data import AnyDataset
 from diffusion.denoiser import EDM, Preconditioning
 from diffusion.noise.distributions import (
@@ -102,7 +103,8 @@ class Sampling:
       sampler: the sampler.
       grid: the noise levels at which it steps.
       num_steps: steps of the sampler.
-      guidance: scale of classifier-free guidance; 1 is none.
+      guidance: scale of classifier-free guidance to the class or text; 1 is none.
+      image_guidance: scale of guidance to the conditioning image; 1 is none.
       clip_x_0: whether every estimate of the clean image is clipped to [-1, 1].
     """
 
@@ -110,11 +112,29 @@ class Sampling:
     grid: Grid = field(default_factory=Karras)
     num_steps: int = 18
     guidance: float = 1.0
+    image_guidance: float = 1.0
     clip_x_0: bool = False
 
     def __post_init__(self):
         _positive(self, "num_steps")
-        demand("(-inf, inf)", guidance=self.guidance)
+        demand("(-inf, inf)", guidance=self.guidance, image_guidance=self.image_guidance)
+
+    def check_guidance(self, trains_null: frozenset[str]) -> None:
+        """Raises a ValueError for guidance to what was never left out in training.
+
+        Args:
+          trains_null: the conditions whose null the network learns.
+        """
+        if self.guidance != 1 and not trains_null & {"label", *conditions.TEXTS}:
+            raise ValueError(
+                f"guidance={self.guidance} needs a network that was trained with classes and "
+                "label_dropout above 0, or with texts and text_dropout above 0; use 1."
+            )
+        if self.image_guidance != 1 and not trains_null & {*conditions.IMAGES}:
+            raise ValueError(
+                f"image_guidance={self.image_guidance} needs a network that was trained with "
+                "conditioning images and condition_dropout above 0; use 1."
+            )
 
 
 @dataclass(frozen=True)
@@ -126,6 +146,9 @@ class Recipe:
         distribution in training, the network's timesteps, the sampling grid. None if no part does.
       label_dropout: fraction of labels replaced by the null class in training, in [0, 1];
         classifier-free guidance needs it above 0, such as 0.1.
+      text_dropout: the same for texts.
+      condition_dropout: the same for conditioning images; half of these lose their text too, where
+        text_dropout is equal.
     Raises:
       ValueError: two fields contradict each other, or a field is None and no other states its
         value.
@@ -147,9 +170,12 @@ class Recipe:
     sampling: Sampling = field(default_factory=Sampling)
     mesh: Mesh = field(default_factory=Mesh)
     label_dropout: float = 0.0
+    text_dropout: float = 0.0
+    condition_dropout: float = 0.0
 
     def __post_init__(self):
-        demand("[0, 1]", label_dropout=self.label_dropout)
+        demand("[0, 1]", label_dropout=self.label_dropout, text_dropout=self.text_dropout)
+        demand("[0, 1]", condition_dropout=self.condition_dropout)
         if self.data.batch_size < 1:
             raise ValueError(f"data.batch_size={self.data.batch_size} must be 1 or more.")
         if self.data.batch_size % self.run.accumulate:
@@ -170,12 +196,7 @@ class Recipe:
                 f"label_dropout={self.label_dropout} needs model.label.has_null=true, "
                 "or use a label_dropout of 0."
             )
-        if self.sampling.guidance != 1 and not self.trains_null:
-            raise ValueError(
-                f"guidance={self.sampling.guidance} needs a network that was trained with classes "
-                "and with label_dropout above 0; use 1."
-            )
-
+        self.sampling.check_guidance(self.trains_null)
         if self.sampling.sampler.needs_variance and self.variance.outputs == 1:
             raise ValueError(
                 f"sampling.sampler={self.sampling.sampler} takes a learned variance, but variance="
@@ -183,9 +204,15 @@ class Recipe:
             )
 
     @property
-    def trains_null(self) -> bool:
-        """Whether the network learns the null class, which guidance needs."""
-        return self.data.num_classes is not None and self.label_dropout > 0
+    def trains_null(self) -> frozenset[str]:
+        """The conditions whose null the network learns, which guidance needs."""
+        dropouts = {
+            "label": self.label_dropout,
+            **dict.fromkeys(conditions.TEXTS, self.text_dropout),
+            **dict.fromkeys(conditions.IMAGES, self.condition_dropout),
+        }
+        given = self.data.spec.keys()
+        return frozenset(name for name, rate in dropouts.items() if rate > 0 and name in given)
 
     def resolved(self) -> "Recipe":
         """The recipe with all fields that are None filled in from other fields.
@@ -270,6 +297,7 @@ def _fitted(model: Model, data: AnyDataset, augment: Augment, variance: Variance
         augment_channels=last_axis.get("augment_label"),
         context_channels=last_axis.get("context"),
         condition_channels=last_axis.get("condition"),
+        text_size=_text_size(data),
         outputs=variance.outputs,
     )
     if model.image_shape != data.spec["image"].shape:
@@ -292,7 +320,7 @@ def _fitted(model: Model, data: AnyDataset, augment: Augment, variance: Variance
     for name, shape in given.items():
         wanted = model.inputs.get(name)
         dtype = np.dtype(data.spec[name].dtype) if name in data.spec else np.dtype(np.float32)
-        kinds = {"label": "iu", "context_mask": "b"}.get(name, "f")
+        kinds = {"label": "iu", "text": "iu", "context_mask": "b"}.get(name, "f")
         if dtype.kind not in kinds:
             raise ValueError(f"the data gives {name} as {dtype}; scale it to float32.")
         if wanted is None or len(wanted) != len(shape):
@@ -305,6 +333,14 @@ def _fitted(model: Model, data: AnyDataset, augment: Augment, variance: Variance
             "or Unchanged."
         )
     return model
+
+
+def _text_size(data: AnyDataset) -> tuple[int, int] | None:
+    """Number of different tokens, and tokens of a text; None for data without texts."""
+    if "text" not in data.spec:
+        return None
+    (num_tokens,) = data.spec["text"].shape
+    return data.vocab_size, num_tokens  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _with_sigma_data(weighting: Weighting, preconditioning: Preconditioning) -> Weighting:

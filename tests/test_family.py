@@ -23,6 +23,7 @@ from unet_flax import (
     Sinusoidal,
     Strided,
     Table,
+    TextEncoderConfig,
 )
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
@@ -84,7 +85,7 @@ MEMBERS["halves and levels that differ, in one dimension"] = dict(
 MEMBERS["everything"] = dict(
     MEMBERS["ncsnpp"],
     scale_shift=True,
-    context_channels=6,
+    text=TextEncoderConfig(vocab_size=5, num_tokens=3, channels=4, num_layers=1, num_heads=2),
     qk_norm=True,
     num_heads=2,
     condition_channels=1,
@@ -119,6 +120,8 @@ def inputs(config, B=4):
         return jax.random.normal(next(keys), (B, *(5 if size is None else size for size in shape)))
 
     cond = {name: normal(*shape) for name, shape in config.inputs.items() if name != "context_mask"}
+    if "text" in cond:
+        cond["text"] = jnp.array([[1, 2, 0], [4, 3, 4], [2, 0, 0], [0, 0, 0]])
     if config.num_classes:
         cond["label"] = jnp.array([0, 1, 2, -1 if config.has_null else 0])
     return (normal(*config.image_shape), jnp.array([-1.0, 0.1, 0.5, 2.0])), cond

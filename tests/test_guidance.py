@@ -132,3 +132,30 @@ def test_wrapped_plain_functions_enter_samplers():
     guided = dm.clip(dm.classifier_free(cond, uncond, 1.5))
     x_0 = dm.Heun()(guided, X_T, jnp.array([1.0, 0.5, 0.0]), jax.random.key(0))
     assert jnp.abs(x_0).max() <= 1
+
+
+def test_guidance_to_image_and_text_is_the_closed_form_in_one_call():
+    calls = []
+
+    def network(params, x, c_noise, *, text, condition):
+        calls.append(x.shape[0])
+        return params * x * text[:, None] + condition[:, None]
+
+    params, text, image = jnp.float32(2.0), jnp.array([1.0, 3.0]), jnp.array([0.5, -0.5])
+
+    def estimate(text, condition):
+        return dm.denoiser(network, params, dm.EDM(), text=text, condition=condition)
+
+    both, only_image, neither = (
+        estimate(text, image),
+        estimate(0 * text, image),
+        estimate(0 * text, 0 * image),
+    )
+    guided = dm.image_and_text_guided(both, only_image, neither, scale=3.0, image_scale=1.5)
+    found = guided(X_T, SIGMA)
+    assert calls == [6]
+    D_both, D_image, D_neither = (denoise(X_T, SIGMA) for denoise in (both, only_image, neither))
+    expected = D_neither + 1.5 * (D_image - D_neither) + 3.0 * (D_both - D_image)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    plain = dm.image_and_text_guided(both, only_image, neither, scale=1.0, image_scale=1.0)
+    np.testing.assert_allclose(plain(X_T, SIGMA), D_both, rtol=1e-5, atol=1e-6)

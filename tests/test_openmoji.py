@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from diffusion.data import OpenMoji
-from diffusion.data.openmoji import base, code_points, groups, is_held_out, rasterize, svg_files
+from diffusion.data.emoji.code_points import base, groups, is_held_out
+from diffusion.data.emoji.openmoji import code_points, rasterize, svg_files
 from diffusion.optional import ExtraNotInstalled
 
 
@@ -77,7 +78,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra(monkeypatch):
 def some_files(monkeypatch):
     """Every fortieth drawing, and both sides among them."""
     files = svg_files()[::40]
-    monkeypatch.setattr("diffusion.data.openmoji.svg_files", lambda: files)
+    monkeypatch.setattr("diffusion.data.emoji.openmoji.svg_files", lambda: files)
     return files
 
 

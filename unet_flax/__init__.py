@@ -16,6 +16,7 @@ from unet_flax.model import Model, fitted, make, module
 from unet_flax.noise_features import Fourier, Sinusoidal
 from unet_flax.noise_features import sinusoidal as sinusoidal
 from unet_flax.resample import Downsample, Pool, Residual, Resize, Strided, Upsample
+from unet_flax.text_encoder import TextEncoder, TextEncoderConfig
 from unet_flax.unet import UNet
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
     "Sinusoidal",
     "Strided",
     "Table",
+    "TextEncoder",
+    "TextEncoderConfig",
     "UNet",
     "UNetClassifier",
     "UNetClassifierConfig",

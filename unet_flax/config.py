@@ -21,6 +21,7 @@ from unet_flax.rules import (
     whole,
 )
 from unet_flax.sizes import check_named, known, multiple, settle_image_size, spatial, widths
+from unet_flax.text_encoder import TextEncoderConfig
 
 NO_TAPS = Rule("()", lambda value: isinstance(value, list | tuple) and not value, tuple)
 
@@ -102,6 +103,8 @@ class UNetConfig:
       condition_channels: channels of a conditioning image, concatenated to the noisy one; or 0.
       context_channels: width of the tokens for cross-attention, which follows every self-attention;
         or None for no cross-attention.
+      text: the transformer that reads a text for cross-attention, trained with the network; None
+        for none. The mean of what it returns is added to the embedding, too.
       self_conditioning: whether the network takes its own last estimate as a further input.
       center_input: whether the network computes with 2 x - 1 in place of x, for images in [0, 1].
       dims: spatial axes: 1, 2 or 3.
@@ -142,6 +145,7 @@ class UNetConfig:
     augment_channels: int | None = None
     condition_channels: int = 0
     context_channels: int | None = None
+    text: TextEncoderConfig | None = None
     self_conditioning: bool = False
     center_input: bool = False
     dims: int = 2
@@ -165,6 +169,7 @@ class UNetConfig:
         settle(self, decoder_resampling=each(kind, least=0))
         settle(self, noise_features=instance_of(NoiseFeatures), label=instance_of(LabelKind))
         settle_image_size(self, self.dims, self.num_levels)
+        settle(self, text=or_none(instance_of(TextEncoderConfig)))
         self._check_levels()
         self._check_attention()
         self.noise_features.of_width(self.channels)  # raises where they cannot be so wide
@@ -197,6 +202,11 @@ class UNetConfig:
             )
 
     def _check_attention(self) -> None:
+        if self.text is not None and self.context_channels is not None:
+            raise ValueError(
+                f"context_channels={self.context_channels} beside a text encoder, whose tokens are "
+                "the context; use one of the two."
+            )
         if self.image_size is None:
             return  # which levels attend is not known yet
         for name in ("attention_resolutions", "decoder_attention_resolutions"):
@@ -209,9 +219,10 @@ class UNetConfig:
                     f"(num_heads={self.num_heads}, head_dim={self.head_dim}); use num_heads that "
                     "divide it, or a head_dim of at most the width."
                 )
-        if self.context_channels is not None and not self.attending_widths:
+        if self.context_width is not None and not self.attending_widths:
+            field = "text" if self.context_channels is None else "context_channels"
             raise ValueError(
-                f"context_channels={self.context_channels}, but nothing attends to it; name "
+                f"{field}={getattr(self, field)}, but nothing attends to it; name "
                 "attention_resolutions, or a middle with attention."
             )
 
@@ -262,6 +273,11 @@ class UNetConfig:
         return (*attending, *([self.widths[-1]] if self.middle.attends else []))
 
     @property
+    def context_width(self) -> int | None:
+        """Width of the tokens for cross-attention, from outside or of the text encoder."""
+        return self.context_channels if self.text is None else self.text.channels
+
+    @property
     def downsampling(self) -> tuple[Resampling, ...]:
         """How each level becomes the next smaller one."""
         if isinstance(self.resampling, tuple):
@@ -308,6 +324,7 @@ class UNetConfig:
             ),
             **({} if self.context_channels is None else {"context": (None, self.context_channels)}),
             **({} if self.context_channels is None else {"context_mask": (None,)}),
+            **({} if self.text is None else {"text": (self.text.num_tokens,)}),
             **({"condition": (*size, self.condition_channels)} if self.condition_channels else {}),
             **({"x_0_hat": (*size, self.in_channels)} if self.self_conditioning else {}),
         }
@@ -315,7 +332,13 @@ class UNetConfig:
     @property
     def optional_inputs(self) -> frozenset[str]:
         """Those of `inputs` that may be left out."""
-        optional = {"augment_label", "context_mask", "x_0_hat", *(["label"] * self.has_null)}
+        optional = {
+            "augment_label",
+            "context_mask",
+            "text",
+            "x_0_hat",
+            *(["label"] * self.has_null),
+        }
         return frozenset(optional & self.inputs.keys())
 
     @property

@@ -1,7 +1,7 @@
-"""Noise level, class and augmentation as one vector of width E, an input of every residual block.
+"""Noise level, class, augmentation and text as one vector of width E, for every residual block.
 
 features = noise_features(c_noise) + label_features(label) + augment_features(augment_label)
-embedding = linear_out(silu(linear_in(features))) + label_embedding(label)
+embedding = linear_out(silu(linear_in(features))) + label_embedding(label) + added_proj(added)
 
 A label enters in one of the two places: `OneHot` in the first line, `Table` in the second.
 """
@@ -168,7 +168,7 @@ LabelKind = Table | OneHot
 
 
 class Embedding(nnx.Module):
-    """Noise level, class and augmentation as one vector of width E.
+    """Noise level, class, augmentation and text as one vector of width E.
 
     Args:
       channels: width of the noise features where noise_features.channels is None.
@@ -178,6 +178,7 @@ class Embedding(nnx.Module):
       label: embedding of the class: Table or OneHot.
       augment_channels: width of the augmentation label, or None for none; a label of zeros
         ("not augmented") adds nothing.
+      added_channels: width of a further vector, such as a text's, or None for none.
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B; the augmentation label Karras et al. 2022,
       arXiv:2206.00364, appendix F.2.
     """
@@ -191,6 +192,7 @@ class Embedding(nnx.Module):
         num_classes: int | None = None,
         label: LabelKind = Table(),  # noqa: B008 (frozen)
         augment_channels: int | None = None,
+        added_channels: int | None = None,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -211,15 +213,21 @@ class Embedding(nnx.Module):
         )
         self.linear_in = nnx.Linear(width, emb_channels, kernel_init=INIT, **common)
         self.linear_out = nnx.Linear(emb_channels, emb_channels, kernel_init=INIT, **common)
+        self.added_proj = (
+            nothing
+            if added_channels is None
+            else nnx.Linear(added_channels, emb_channels, kernel_init=INIT, **common)
+        )
 
     def __call__(
         self,
         c_noise: Float[Array, "B"],
         label: Integer[Array, "B"] | None = None,
         augment_label: Float[Array, "B A"] | None = None,
+        added: Float[Array, "B T"] | None = None,
     ) -> Float[Array, "B E"]:
         features = self.noise_features(c_noise) + self.label_features(label)
         if augment_label is not None:
             features = features + self.augment_features(augment_label)
         emb = self.linear_out(nnx.silu(self.linear_in(features)))
-        return emb + self.label_embedding(label)
+        return emb + self.label_embedding(label) + self.added_proj(added)  # pyright: ignore

@@ -88,10 +88,10 @@ class Parts:
     def cross_attention(self, width: int) -> CrossAttention | None:
         """Attention to the context, or None for a network without."""
         config = self.config
-        if config.context_channels is None:
+        if config.context_width is None:
             return None
         return CrossAttention(
-            width, config.context_channels, config.heads(width), head_dim=config.head_dim,
+            width, config.context_width, config.heads(width), head_dim=config.head_dim,
             qk_norm=config.qk_norm, skip_scale=config.skip_scale, rngs=self.rngs, **self.norm,
             **self.types,
         )  # fmt: skip
@@ -123,6 +123,7 @@ class UNetEncoder(nnx.Module):
             num_classes=config.num_classes,
             label=config.label,
             augment_channels=config.augment_channels,
+            added_channels=None if config.text is None else config.text.channels,
             rngs=rngs,
             **parts.types,
         )

@@ -13,6 +13,7 @@ FIELDS = dict(
     augment_label="augment_channels",
     context="context_channels",
     context_mask="context_channels",
+    text="text",
     condition="condition_channels",
     x_0_hat="self_conditioning",
 )
@@ -66,6 +67,9 @@ def check_call(config: Any, x: Any, c_noise: Any, given: dict[str, Any]) -> None
         )
     if config.num_classes is not None:
         check_label(given.get("label"), config.num_classes, has_null=config.has_null)
+    text = given.get("text")
+    if text is not None and not np.issubdtype(text.dtype, np.integer):
+        raise ValueError(f"text of type {text.dtype} is no tokens; use whole numbers.")
     context_mask = given.get("context_mask")
     if context_mask is not None and context is None:
         raise ValueError("context_mask is given without a context; give both, or neither.")

@@ -17,7 +17,8 @@ Code that uses networks never asks for the class of a configuration: all have th
     project          what runs on the parameters after each update of training, or None
 
 A configuration may leave open what the data decides: image_size=None, in_channels=None,
-num_classes=None, augment_channels=None, context_channels=None, condition_channels=0.
+num_classes=None, augment_channels=None, context_channels=None, condition_channels=0,
+text=TextEncoderConfig(vocab_size=None, num_tokens=None).
 """
 
 import dataclasses
@@ -68,6 +69,7 @@ def fitted(
     augment_channels: int | None = None,
     context_channels: int | None = None,
     condition_channels: int | None = None,
+    text_size: tuple[int, int] | None = None,
     outputs: int = 1,
 ) -> Model:
     """The configuration for given data: open fields are filled, the others are checked.
@@ -80,6 +82,7 @@ def fitted(
       augment_channels: width of the augmentation's label, or None where there is none.
       context_channels: width of the context's tokens, or None where there is no context.
       condition_channels: channels of the conditioning image; None or 0 where there is none.
+      text_size: number of different tokens, and tokens of a text; None where there is no text.
       outputs: values that the network predicts for each of the image's, 2 where it learns a
         variance; fills out_channels where that is open, and does not check it.
     Raises:
@@ -114,4 +117,23 @@ def fitted(
                 f"{field}={stated} does not fit the data, which has {fact}; use {open_value} to "
                 "take it from the data, or other data."
             )
+    changes |= _fitted_text(config, text_size)
     return dataclasses.replace(config, **changes)
+
+
+def _fitted_text(config: Model, text_size: tuple[int, int] | None) -> dict[str, Any]:
+    """The change that fits the network's text encoder to the texts of the data."""
+    text = getattr(config, "text", None)
+    if text is None and text_size is None:
+        return {}
+    if text is None or text_size is None:
+        has, takes = ("no texts", "text=None") if text is not None else ("texts", "a text encoder")
+        raise ValueError(f"the data has {has}; use a UNetConfig with {takes}, or other data.")
+    facts = dict(zip(("vocab_size", "num_tokens"), text_size, strict=True))
+    for field, fact in facts.items():
+        if getattr(text, field) not in (None, fact):
+            raise ValueError(
+                f"text.{field}={getattr(text, field)} does not fit the data, which has {fact}; use "
+                "None to take it from the data."
+            )
+    return {"text": dataclasses.replace(text, **facts)}

@@ -15,6 +15,7 @@ from unet_flax.blocks import GroupNorm, conv
 from unet_flax.config import UNetConfig
 from unet_flax.encoder import Parts, UNetEncoder, runner
 from unet_flax.inputs import check_call
+from unet_flax.text_encoder import TextEncoder, pooled
 
 
 class UNet(UNetEncoder):
@@ -33,6 +34,9 @@ class UNet(UNetEncoder):
     def __init__(self, config: UNetConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
         parts, width, skip_widths = Parts(config, rngs), config.widths[-1], [*self.skip_widths]
+        self.text_encoder = (
+            None if config.text is None else TextEncoder(config.text, rngs=rngs, **parts.types)
+        )
         self.decoder = nnx.List([])
         self.upsamples = nnx.List([])
         levels = zip(config.widths, config.blocks, config.decoder_attends, strict=True)
@@ -60,6 +64,7 @@ class UNet(UNetEncoder):
         augment_label: Float[Array, "B A"] | None = None,
         context: Float[Array, "B S D"] | None = None,
         context_mask: Bool[Array, "B S"] | None = None,
+        text: Integer[Array, "B L"] | None = None,
         condition: Float[Array, "B *spatial K"] | None = None,
         x_0_hat: Float[Array, "B *spatial C"] | None = None,
         dropout_key: Key[Array, ""] | None = None,
@@ -75,6 +80,8 @@ class UNet(UNetEncoder):
           context: tokens to attend to, such as text.
           context_mask: True for the tokens that are attended to, at least one for each image; None
             is all of them.
+          text: tokens for the network's own text encoder, 0 for padding; None is the null text for
+            every image.
           condition: conditioning image of the same size, such as one of lower resolution or a mask.
           x_0_hat: the last estimate, for self-conditioning; None is zeros, before the first one.
           dropout_key: randomness of dropout; None switches dropout off.
@@ -89,6 +96,7 @@ class UNet(UNetEncoder):
             augment_label=augment_label,
             context=context,
             context_mask=context_mask,
+            text=text,
             condition=condition,
             x_0_hat=x_0_hat,
         )
@@ -97,7 +105,13 @@ class UNet(UNetEncoder):
             label = jnp.full(x.shape[:1], -1, jnp.int32)
         if config.center_input:
             x = 2 * x - 1
-        emb = self.embedding(c_noise, label, augment_label)
+        added = None
+        if self.text_encoder is not None and config.text is not None:
+            if text is None:
+                text = jnp.zeros((x.shape[0], config.text.num_tokens), jnp.int32)
+            context, context_mask = self.text_encoder(text)
+            added = pooled(context, context_mask)
+        emb = self.embedding(c_noise, label, augment_label, added)
         images = [x]
         if config.self_conditioning:
             images.append(jnp.zeros_like(x) if x_0_hat is None else x_0_hat)

@@ -4,12 +4,24 @@ from diffusion.data.arrays import ImageArrays
 from diffusion.data.cifar import Cifar10, Cifar100
 from diffusion.data.dataset import Dataset, DatasetConfig
 from diffusion.data.digits import Digits
+from diffusion.data.emoji.captioned import EmojiCaptions
+from diffusion.data.emoji.edit_pairs import EmojiEdits
+from diffusion.data.emoji.openmoji import OpenMoji
 from diffusion.data.fashion_mnist import FashionMnist
 from diffusion.data.imagenet64 import ImageNet64
-from diffusion.data.openmoji import OpenMoji
 from diffusion.data.pictures import Pictures
 
-AnyDataset = Digits | FashionMnist | Cifar10 | Cifar100 | ImageNet64 | OpenMoji | Pictures
+AnyDataset = (
+    Digits
+    | FashionMnist
+    | Cifar10
+    | Cifar100
+    | ImageNet64
+    | OpenMoji
+    | EmojiCaptions
+    | EmojiEdits
+    | Pictures
+)
 """The datasets that a recipe can use."""
 
 BY_NAME: dict[str, type] = {
@@ -30,6 +42,8 @@ __all__ = [
     "Dataset",
     "DatasetConfig",
     "Digits",
+    "EmojiCaptions",
+    "EmojiEdits",
     "FashionMnist",
     "ImageArrays",
     "ImageNet64",

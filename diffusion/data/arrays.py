@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Int, Integer, UInt8
 
 from diffusion.data import checksum, order
-from diffusion.data.dataset import InMemory, Spec, image_spec
-from diffusion.pixels import from_pixels
+from diffusion.data.dataset import InMemory, Spec, converted, image_spec
+from diffusion.data.order import Mixture
+from diffusion.data.text.texts import Texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +21,10 @@ class ImageArrays:
       labels: class of each image, or None.
       label_names: name of each class; empty if the classes have no names.
       batch_size: images in a batch, over all devices, >= 1.
-      conditions: further inputs of the network by keyword, as arrays of N rows.
+      conditions: further inputs of the network by keyword, as arrays of N rows; uint8 ones are
+        pixels, which the network gets as images in [-1, 1].
+      texts: the texts that `conditions` were read from, if there are any.
+      mixture: groups of images that every batch has fixed shares of; None for no groups.
       pixels_checksum: `checksum.of_array(pixels)` where it is known; None computes it when asked.
     Raises:
       ValueError: batch_size is below 1, pixels are not uint8, an array has not N rows, or a
@@ -32,6 +36,8 @@ class ImageArrays:
     label_names: tuple[str, ...]
     batch_size: int
     conditions: dict[str, np.ndarray] = field(default_factory=dict)
+    texts: Texts | None = None
+    mixture: Mixture | None = None
     pixels_checksum: int | None = None
 
     def __post_init__(self):
@@ -66,7 +72,9 @@ class ImageArrays:
     def spec(self) -> Spec:
         spec = image_spec(self.pixels.shape[1:], labelled=self.labels is not None)
         return spec | {
-            name: jax.ShapeDtypeStruct(values.shape[1:], values.dtype)
+            name: jax.ShapeDtypeStruct(
+                values.shape[1:], np.float32 if values.dtype == np.uint8 else values.dtype
+            )
             for name, values in self.conditions.items()
         }
 
@@ -75,6 +83,8 @@ class ImageArrays:
 
     def indices(self, seed: int, step: int) -> Int[np.ndarray, "B"]:
         """Indices of the images of batch `step`."""
+        if self.mixture is not None:
+            return self.mixture.indices(seed, step, self.batch_size)
         return order.indices(seed, step, self.batch_size, len(self.pixels))
 
     def batch(self, seed: int, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
@@ -84,8 +94,17 @@ class ImageArrays:
           rows: the rows of the batch to return; all by default.
         """
         chosen = self.indices(seed, step)[rows]
-        batch = {name: values[chosen] for name, values in self._arrays.items()}
-        return batch | {"image": from_pixels(batch["image"])}
+        return self.rows(chosen)
+
+    def first(self, count: int) -> Int[np.ndarray, "N"]:
+        """Some examples in the order of seed 0, the same whatever the size of a batch."""
+        if self.mixture is not None:
+            return self.mixture.indices(0, 0, count)
+        return order.indices(0, 0, count, len(self.pixels))
+
+    def rows(self, index: Int[np.ndarray, "B"]) -> dict[str, np.ndarray]:
+        """The examples with these indices, as `batch` returns them."""
+        return converted({name: values[index] for name, values in self._arrays.items()})
 
     def checksum(self) -> int:
         """CRC-32 of all arrays."""

@@ -6,17 +6,19 @@ depends on how the pixels are stored.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Int
 
+from diffusion.pixels import from_pixels
+
 Spec = dict[str, jax.ShapeDtypeStruct]
 """Shape and type of one example's arrays by name, without the batch axis.
 
 "image" is (H, W, C) float32 in [-1, 1], "label" () int32. All others are passed to the network by
-keyword, such as "context" (L, D), "condition" (H, W, K) or "x_0_hat" (H, W, C).
+keyword, such as "text" (L,), "context" (L, D), "condition" (H, W, K) or "x_0_hat" (H, W, C).
 """
 
 
@@ -24,7 +26,7 @@ class InMemory(NamedTuple):
     """A whole dataset as arrays in memory, which may be copied to the devices.
 
     Attributes:
-      arrays: the values of all examples by name; "image" as uint8 pixels.
+      arrays: the values of all examples by name; images as uint8 pixels, see `converted`.
       indices: `indices(seed, step) -> (B,)`, the examples of batch `step`.
     """
 
@@ -41,7 +43,8 @@ class Dataset(Protocol):
     """Batches are functions of (seed, step): devices, hosts and restarts do not change them.
 
     A dataset may have `num_workers`: the number of processes in which its batches are prepared,
-    which must be able to receive it. Without it, or at 0, a thread prepares them.
+    which must be able to receive it. Without it, or at 0, a thread prepares them. A dataset with
+    texts has `texts`, see `diffusion.data.text.texts`.
     """
 
     @property
@@ -72,8 +75,9 @@ class Dataset(Protocol):
 class DatasetConfig(Protocol):
     """The configuration of a dataset, as a recipe states it.
 
-    It may have `held_out`, the configuration of further examples that training does not see, and
-    `class_names`, the name of each class, by which sample.py's --label takes classes.
+    It may have `held_out`, the configuration of further examples that training does not see,
+    `class_names`, the name of each class, by which sample.py's --label takes classes, and `text`,
+    how texts are read, with `vocab_size`, the number of different tokens.
     """
 
     @property
@@ -90,6 +94,14 @@ class DatasetConfig(Protocol):
         ...
 
     def load(self) -> Dataset: ...
+
+
+def converted(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Arrays as a network takes them: uint8 ones are pixels, and become images in [-1, 1]."""
+    return {
+        name: from_pixels(values) if values.dtype == np.uint8 else values
+        for name, values in arrays.items()
+    }
 
 
 def image_spec(shape: tuple[int, ...], *, labelled: bool) -> Spec:

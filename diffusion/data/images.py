@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from diffusion.optional import from_extra
 from diffusion.pixels import from_pixels
 
 with from_extra("train"):
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 
 def grid(
@@ -31,6 +32,35 @@ def grid(
     return canvas
 
 
+def captioned(
+    pixels: UInt8[np.ndarray, "N K H W C"], captions: Sequence[str], gap: int = 6
+) -> UInt8[np.ndarray, "height width C"]:
+    """Cells of K images side by side with a caption under them, in rows, on white.
+
+    Images are enlarged to 64 pixels or more, so that captions can be read.
+    """
+    count, per_cell, height, width, channels = pixels.shape
+    zoom = max(1, -(-64 // min(height, width)))
+    large = pixels.repeat(zoom, axis=2).repeat(zoom, axis=3)
+    font = ImageFont.load_default(13)
+    line, inner = 18, per_cell * width * zoom + (per_cell - 1) * 2
+    columns = max(1, round(np.sqrt(count * (height * zoom + line) / inner)))
+    rows = -(-count // columns)
+    cell_width, cell_height = inner + gap, height * zoom + line + gap
+    canvas = Image.new("RGB", (columns * cell_width + gap, rows * cell_height + gap), "white")
+    pen = ImageDraw.Draw(canvas)
+    for i, (cell, caption) in enumerate(zip(large, captions, strict=True)):
+        top, left = gap + i // columns * cell_height, gap + i % columns * cell_width
+        for k, one in enumerate(cell):
+            image = Image.fromarray(one[..., 0] if channels == 1 else one)
+            canvas.paste(image, (left + k * (width * zoom + 2), top))
+        while len(caption) > 1 and pen.textlength(caption, font) > inner:
+            caption = caption[:-2] + "…"
+        pen.text((left, top + height * zoom + 1), caption, fill="black", font=font)
+    shown = np.asarray(canvas)
+    return shown if channels == 3 else np.asarray(canvas.convert("L"))[..., None]
+
+
 def can_be_png(shape: tuple[int, ...]) -> bool:
     """Whether images of this shape can be PNG and GIF files: (H, W, 1) is grey, (H, W, 3) RGB."""
     return len(shape) == 3 and shape[-1] in (1, 3)
@@ -45,7 +75,12 @@ def save_png(path: Path, pixels: UInt8[np.ndarray, "H W C"], zoom: int = 1) -> N
 
 
 def read(path: Path, channels: int) -> Float[np.ndarray, "H W C"]:
-    """Reads an image file as grey (1 channel) or RGB (3 channels), in [-1, 1].
+    """`read_pixels` as an image in [-1, 1]."""
+    return from_pixels(read_pixels(path, channels))
+
+
+def read_pixels(path: Path, channels: int) -> UInt8[np.ndarray, "H W C"]:
+    """Reads an image file as grey (1 channel) or RGB (3 channels).
 
     Every mode of Pillow but LAB is read. Values of 16 bits lose their lower eight (v >> 8), numbers
     of type float are taken to span [0, 1], what is transparent is laid over white, the EXIF
@@ -61,7 +96,7 @@ def read(path: Path, channels: int) -> Float[np.ndarray, "H W C"]:
             f"{path}: image files have 1 or 3 channels, but the network has {channels}."
         )
     image = open_image(path.read_bytes(), str(path))
-    return from_pixels(flatten(image, str(path), channels, background=255))
+    return flatten(image, str(path), channels, background=255)
 
 
 def read_mask(path: Path) -> Bool[np.ndarray, "H W"]:

@@ -4,12 +4,14 @@
     grid.png            the first 400 of them
     denoising.gif       their way from noise, if asked for
     samples.npz         arr_0, the images, uint8 (N, H, W, C), and labels (N,)
+    metadata.jsonl      the text of each image in png, where they were drawn from texts
 
 Tools that compare folders of images, such as torch-fidelity and pytorch-fid, take png/; ADM's
 evaluator takes samples.npz, and asks it for arr_0. Images that are neither grey nor RGB are written
 to samples.npz alone.
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +50,7 @@ def save(
     pixels: UInt8[np.ndarray, "N ... C"],
     labels: Int[np.ndarray, "N"],
     frames: Sequence[UInt8[np.ndarray, "H W C"]] = (),
+    texts: Sequence[str] = (),
 ) -> None:
     """Replaces the set in the folder by this one.
 
@@ -56,6 +59,7 @@ def save(
 
     Args:
       frames: of denoising.gif; none for no animation.
+      texts: text of each image; none for images without.
     """
     new = folder / ".new"
     shutil.rmtree(new, ignore_errors=True)  # of a call that was killed
@@ -67,13 +71,18 @@ def save(
             images.save_png(new / "png" / f"{index:05d}.png", image)
         canvas = images.grid(pixels[:400])
         images.save_png(new / "grid.png", canvas, zoom=images.zoom_for(canvas))
+    if texts:
+        lines = (
+            {"file_name": f"png/{index:05d}.png", "text": text} for index, text in enumerate(texts)
+        )
+        (new / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if frames:
         images.save_gif(new / "denoising.gif", list(frames))
     if (folder / "png").exists():
         shutil.rmtree(folder / "png")
     for image in _beside(folder):
         image.unlink()
-    for name in ("png", "grid.png", "denoising.gif", "samples.npz"):
+    for name in ("png", "grid.png", "denoising.gif", "metadata.jsonl", "samples.npz"):
         if (new / name).exists():
             (new / name).replace(folder / name)
         else:

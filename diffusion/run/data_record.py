@@ -1,27 +1,35 @@
-"""The record of a run's data, data.json: the number of its images and their checksum.
+"""The record of a run's data: data.json, with the number of its images and their checksum, and
+tokenizer.json, by which its texts were read.
 
 Batch k is a function of (seed, k) only as long as the data is the same. So a run resumes on the
 data that it began with, wherever that lies, and not on a folder that has gained a picture.
 """
 
 import json
+import zlib
 from pathlib import Path
 
 from diffusion.data.dataset import Dataset
 from diffusion.run import hosts
 
+TOKENIZER = "tokenizer.json"
+
 
 def claim(run_dir: Path, dataset: Dataset, *, resumes: bool) -> None:
     """Writes data.json, or compares it with the data if the run resumes; all hosts must call it.
 
-    A resumed run without data.json takes the data as it is.
+    A resumed run without data.json takes the data as it is. Data with texts has tokenizer.json
+    written, too.
 
     Raises:
       ValueError: the data is not what the run began with, or differs between the hosts.
     """
     crc, file = dataset.checksum(), run_dir / "data.json"
     hosts.check_same(crc, "data", "give each of them a copy of the same data")
-    found = {"num_images": len(dataset), "checksum": f"{crc:08x}"}
+    found: dict[str, int | str] = {"num_images": len(dataset), "checksum": f"{crc:08x}"}
+    texts = getattr(dataset, "texts", None)  # few datasets have texts
+    if texts is not None:
+        found["tokenizer"] = _checksum(texts.reader.to_json())
     if resumes and file.exists():
         stored = _read(file)
         if stored != found:
@@ -32,9 +40,36 @@ def claim(run_dir: Path, dataset: Dataset, *, resumes: bool) -> None:
             )
     elif hosts.is_main():
         run_dir.mkdir(parents=True, exist_ok=True)
-        partial = run_dir / ".data.json"
-        partial.write_text(json.dumps(found) + "\n")
-        partial.replace(file)
+        if texts is not None:
+            _write(run_dir / TOKENIZER, texts.reader.to_json())
+        _write(file, json.dumps(found) + "\n")
+
+
+def tokenizer(run_dir: Path) -> str:
+    """The content of the run's tokenizer.json.
+
+    Raises:
+      OSError: it is missing.
+      ValueError: it is not the one that the run was trained with.
+    """
+    file = run_dir / TOKENIZER
+    text = file.read_text()
+    if _read(run_dir / "data.json").get("tokenizer") != _checksum(text):
+        raise ValueError(
+            f"{file} is not the tokenizer that this run was trained with, so words would have "
+            "other numbers; restore that file."
+        )
+    return text
+
+
+def _write(file: Path, text: str) -> None:
+    partial = file.with_name(f".{file.name}")
+    partial.write_text(text)
+    partial.replace(file)
+
+
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _read(file: Path) -> dict[str, int | str]:
@@ -42,7 +77,7 @@ def _read(file: Path) -> dict[str, int | str]:
         stored = json.loads(file.read_text())
     except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
         raise ValueError(f"{file} is damaged: {error}; remove it.") from error
-    if not isinstance(stored, dict) or stored.keys() != {"num_images", "checksum"}:
+    if not isinstance(stored, dict) or stored.keys() - {"tokenizer"} != {"num_images", "checksum"}:
         raise ValueError(f"{file} is damaged; remove it.")
     return stored
 

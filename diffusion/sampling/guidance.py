@@ -31,8 +31,8 @@ class Guided:
         return self._guide(*self.pair(x_t, sigma))
 
     def with_variance(self, x_t: Array, sigma: Sigma) -> tuple[Array, Array]:
-        (good, interpolation), bad = self.pair.with_variance(x_t, sigma)
-        return self._guide(good, bad), interpolation
+        pair, interpolation = self.pair.with_variance(x_t, sigma)
+        return self._guide(*pair), interpolation
 
     def _guide(self, good: Array, bad: Array) -> Array:
         guided = bad + self.scale * (good - bad)
@@ -44,62 +44,66 @@ class Guided:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SeparateCalls:
-    """The estimates of two denoisers, (D_good, D_bad), by one call of each."""
+    """The estimates of several denoisers, by one call of each."""
 
-    good: Denoise
-    bad: Denoise
+    denoisers: tuple[Denoise, ...]
 
-    def __call__(self, x_t: Array, sigma: Sigma) -> tuple[Array, Array]:
-        return self.good(x_t, sigma), self.bad(x_t, sigma)
+    def __call__(self, x_t: Array, sigma: Sigma) -> tuple[Array, ...]:
+        return tuple(denoise(x_t, sigma) for denoise in self.denoisers)
 
-    def with_variance(self, x_t: Array, sigma: Sigma) -> tuple[tuple[Array, Array], Array]:
-        """((D_good, its interpolation), D_bad)."""
-        return with_variance(self.good, x_t, sigma), self.bad(x_t, sigma)
+    def with_variance(self, x_t: Array, sigma: Sigma) -> tuple[tuple[Array, ...], Array]:
+        """(the estimates, the interpolation of the first)."""
+        first, *others = self.denoisers
+        D, interpolation = with_variance(first, x_t, sigma)
+        return (D, *(denoise(x_t, sigma) for denoise in others)), interpolation
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class BatchedCall:
-    """The same two estimates of one network under two conditions, by one call on a batch of 2 B."""
+    """The same estimates of one network under K conditions, by one call on a batch of K B."""
 
-    good: Denoiser
-    bad_cond: dict[str, Any]
+    first: Denoiser
+    other_conds: tuple[dict[str, Any], ...]
 
-    def __call__(self, x_t: Array, sigma: Sigma) -> tuple[Array, Array]:
-        D_good, D_bad = jnp.split(self._both(*_twice(x_t, sigma)), 2)
-        return D_good, D_bad
+    def __call__(self, x_t: Array, sigma: Sigma) -> tuple[Array, ...]:
+        return tuple(jnp.split(self._all(*self._repeated(x_t, sigma)), self._count))
 
-    def with_variance(self, x_t: Array, sigma: Sigma) -> tuple[tuple[Array, Array], Array]:
-        """((D_good, its interpolation), D_bad)."""
-        D, interpolation = self._both.with_variance(*_twice(x_t, sigma))
-        D_good, D_bad = jnp.split(D, 2)
-        return (D_good, interpolation[: len(x_t)]), D_bad
+    def with_variance(self, x_t: Array, sigma: Sigma) -> tuple[tuple[Array, ...], Array]:
+        """(the estimates, the interpolation of the first)."""
+        D, interpolation = self._all.with_variance(*self._repeated(x_t, sigma))
+        return tuple(jnp.split(D, self._count)), interpolation[: len(x_t)]
 
     @property
-    def _both(self) -> Denoiser:
+    def _count(self) -> int:
+        return 1 + len(self.other_conds)
+
+    @property
+    def _all(self) -> Denoiser:
         cond = {
-            name: jnp.concatenate([value, self.bad_cond[name]])
-            for name, value in self.good.cond.items()
+            name: jnp.concatenate([value, *(other[name] for other in self.other_conds)])
+            for name, value in self.first.cond.items()
         }
-        return replace(self.good, cond=cond)
+        return replace(self.first, cond=cond)
+
+    def _repeated(self, x_t: Array, sigma: Sigma) -> tuple[Array, Array]:
+        sigma = jnp.broadcast_to(sigma, x_t.shape[:1])
+        return jnp.concatenate([x_t] * self._count), jnp.concatenate([sigma] * self._count)
 
 
-def _twice(x_t: Array, sigma: Sigma) -> tuple[Array, Array]:
-    sigma = jnp.broadcast_to(sigma, x_t.shape[:1])
-    return jnp.concatenate([x_t, x_t]), jnp.concatenate([sigma, sigma])
-
-
-def _pair(good: Denoise, bad: Denoise) -> SeparateCalls | BatchedCall:
-    if (
-        isinstance(good, Denoiser)
-        and isinstance(bad, Denoiser)
-        and good.params is bad.params
-        and good.network is bad.network
-        and good.preconditioning == bad.preconditioning
-        and good.cond.keys() == bad.cond.keys()
+def _calls(*denoisers: Denoise) -> SeparateCalls | BatchedCall:
+    first = denoisers[0]
+    if isinstance(first, Denoiser) and all(
+        isinstance(other, Denoiser)
+        and first.params is other.params
+        and first.network is other.network
+        and first.preconditioning == other.preconditioning
+        and first.cond.keys() == other.cond.keys()
+        for other in denoisers
     ):
-        return BatchedCall(good, bad.cond)
-    return SeparateCalls(good, bad)
+        conds = [one.cond for one in denoisers if isinstance(one, Denoiser)]
+        return BatchedCall(first, tuple(conds[1:]))
+    return SeparateCalls(denoisers)
 
 
 def classifier_free(
@@ -120,7 +124,48 @@ def classifier_free(
     """
     demand("(-inf, inf)", scale=scale)
     demand("[0, 1]", rescale=rescale)
-    return Guided(_pair(cond, uncond), scale, rescale)
+    return Guided(_calls(cond, uncond), scale, rescale)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GuidedTwice:
+    """See `image_and_text_guided`."""
+
+    calls: SeparateCalls | BatchedCall
+    scale: Any
+    image_scale: Any
+
+    def __call__(self, x_t: Float[Array, "B ..."], sigma: Sigma) -> Float[Array, "B ..."]:
+        return self._guide(*self.calls(x_t, sigma))
+
+    def with_variance(self, x_t: Array, sigma: Sigma) -> tuple[Array, Array]:
+        estimates, interpolation = self.calls.with_variance(x_t, sigma)
+        return self._guide(*estimates), interpolation
+
+    def _guide(self, both: Array, image: Array, neither: Array) -> Array:
+        return neither + self.image_scale * (image - neither) + self.scale * (both - image)
+
+
+def image_and_text_guided(
+    both: Denoise, image: Denoise, neither: Denoise, *, scale: float, image_scale: float
+) -> Denoise:
+    """Guidance to a text and to a conditioning image, each at its own scale.
+
+    D = D_neither + image_scale * (D_image - D_neither) + scale * (D_both - D_image)
+
+    Denoisers of the same network and weights are evaluated in one batched call.
+
+    Args:
+      both: the denoiser with image and text.
+      image: with the image, and the null text.
+      neither: with the null image and the null text.
+      scale: of the text; 1 is no guidance.
+      image_scale: of the image; 1 is no guidance.
+    Source: Brooks et al. 2022, arXiv:2211.09800 (InstructPix2Pix), equation 3.
+    """
+    demand("(-inf, inf)", scale=scale, image_scale=image_scale)
+    return GuidedTwice(_calls(both, image, neither), scale, image_scale)
 
 
 def autoguidance(good: Denoise, bad: Denoise, scale: float) -> Denoise:
@@ -133,7 +178,7 @@ def autoguidance(good: Denoise, bad: Denoise, scale: float) -> Denoise:
     Source: Karras et al. 2024, arXiv:2406.02507, equation 1.
     """
     demand("(-inf, inf)", scale=scale)
-    return Guided(_pair(good, bad), scale, 0.0)
+    return Guided(_calls(good, bad), scale, 0.0)
 
 
 @jax.tree_util.register_dataclass

@@ -17,6 +17,7 @@ from diffusion.noise.importance import remembering
 from diffusion.pixels import check_image, from_pixels
 from diffusion.training.augment import Augment, Batch, Unchanged
 from diffusion.training.clipping import global_norm
+from diffusion.training.condition_dropout import drop_conditions
 from diffusion.training.coupling import Coupling, Independent
 from diffusion.training.ema import Average
 from diffusion.training.loss import LossUncertainty, NoUncertainty, Simple, loss
@@ -98,6 +99,8 @@ def make_train_step(
     uncertainty: LossUncertainty = NoUncertainty(),  # noqa: B008 (frozen)
     coupling: Coupling = Independent(),  # noqa: B008 (frozen)
     label_dropout: float = 0.0,
+    text_dropout: float = 0.0,
+    condition_dropout: float = 0.0,
     augment: Augment = Unchanged(),  # noqa: B008 (frozen)
     accumulate: int = 1,
     project: Callable[[Any], Any] | None = None,
@@ -126,6 +129,8 @@ def make_train_step(
       coupling: how images are paired with noise.
       label_dropout: fraction of labels replaced by the null class, in [0, 1]; classifier-free
         guidance needs it above 0.
+      text_dropout, condition_dropout: fraction of texts and of conditioning images that are left
+        out, in [0, 1], see `drop_conditions`.
       augment: `augment(key, batch) -> batch`.
       accumulate: number of parts into which the batch is split; they are computed one after the
         other to save memory. The gradient is that of the whole batch, except for dropout masks.
@@ -168,6 +173,8 @@ def make_train_step(
         x_0 = cond.pop("image")
         if "label" in cond and label_dropout > 0:
             cond["label"] = drop_label(label_key, cond["label"], label_dropout)
+        drop_key = jax.random.fold_in(label_key, 1)
+        cond = drop_conditions(drop_key, cond, text=text_dropout, image=condition_dropout)
         eps = coupling(x_0, jax.random.normal(eps_key, x_0.shape, jnp.float32))
         drawn = distribution.draw(memory, sigma_key, x_0.shape[:1])
         return {"x_0": x_0, "drawn": drawn, "eps": eps, "cond": cond}
@@ -248,7 +255,8 @@ def make_train_steps(train_step: TrainStep) -> Callable[..., tuple[TrainState, d
     and not a shape, so any number runs the same compiled code, with bitwise equal results.
 
     Returns:
-      train_steps. Its dataset is {"image": uint8 (N, H, W, C), "label": (N,), ...} on the devices;
+      train_steps. Its dataset is {"image": uint8 (N, H, W, C), "label": (N,), ...} on the devices,
+      of which uint8 arrays are pixels;
       row k of indices (K, B) selects the images of step k; the first num_steps <= K steps are
       taken. The state is donated. Metrics have a first axis of size K, and are zero from index
       num_steps on.
@@ -264,7 +272,8 @@ def make_train_steps(train_step: TrainStep) -> Callable[..., tuple[TrainState, d
     ) -> tuple[TrainState, dict[str, Array]]:
         def one(state: TrainState, chosen: Array) -> tuple[TrainState, dict[str, Array]]:
             batch = {name: values[chosen] for name, values in dataset.items()}
-            batch["image"] = from_pixels(batch["image"])
+            images = {k: from_pixels(v) for k, v in batch.items() if v.dtype == jnp.uint8}
+            batch |= images
             return train_step(state, batch, key)
 
         def advance(k: Array, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:

@@ -179,6 +179,7 @@ def to_diffusers(config: UNetConfig) -> dict[str, Any]:
         "augment_channels",
         "condition_channels",
         "context_channels",
+        "text",
         "self_conditioning",
         "dims",
         "decoder_attention",

@@ -1,0 +1,61 @@
+"""The pictures that training draws: a grid of samples, or texts with what was drawn of them."""
+
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import UInt8
+
+from commands import draw, pipeline
+from commands.build import Job
+from commands.pipeline import Pipeline
+from configs.recipe import Recipe
+from diffusion.data import images
+from diffusion.data.arrays import ImageArrays
+from diffusion.pixels import to_pixels
+
+
+def of_job(job: Job, trained: Pipeline) -> UInt8[np.ndarray, "height width C"]:
+    """Samples of seed 0: of all classes, or of fixed texts that are held out where there are any.
+
+    Raises:
+      FloatingPointError: samples are not finite.
+    """
+    count = job.recipe.run.num_samples
+    examples = _examples(job.recipe) if getattr(job.dataset, "texts", None) else None
+    if examples is None:
+        trained = pipeline.with_conditions(trained, job.dataset)
+        return images.grid(draw.draw(trained, draw.labels(trained, None, count), seed=0))
+    return of_examples(trained, examples, examples.first(count), seed=0)
+
+
+def of_examples(
+    trained: Pipeline, examples: ImageArrays, index: np.ndarray, *, seed: int
+) -> UInt8[np.ndarray, "height width C"]:
+    """A cell for each example with a text: the image to edit, if any, the sample, the truth.
+
+    Args:
+      index: the examples.
+    """
+    assert examples.texts is not None
+    drawn = of_rows(trained, examples, index, seed=seed)
+    rows = examples.rows(index)
+    before = [to_pixels(rows["condition"])] if "condition" in rows else []
+    columns = [*before, drawn, to_pixels(rows["image"])]
+    captions = [examples.texts.captions[i] for i in index.tolist()]
+    return images.captioned(np.stack(columns, axis=1), captions)
+
+
+def of_rows(
+    trained: Pipeline, examples: ImageArrays, index: np.ndarray, *, seed: int
+) -> UInt8[np.ndarray, "N H W C"]:
+    """A sample under the conditions of each example."""
+    rows = examples.rows(index)
+    trained = pipeline.with_rows(trained, rows)
+    labels = rows.get("label", np.full(len(index), -1, np.int32))
+    return draw.draw(trained, labels, seed=seed)
+
+
+@lru_cache(maxsize=1)
+def _examples(recipe: Recipe) -> ImageArrays | None:
+    held_out = getattr(recipe.data, "held_out", None)
+    return None if held_out is None else held_out.load()

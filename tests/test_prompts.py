@@ -1,0 +1,215 @@
+"""Laws of networks with texts, from the command line: trained on emoji, sampled by prompts."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from runs import mistake, samples
+
+import diffusion as dm
+import sample
+import train
+from commands import pipeline
+from diffusion.data import images
+from diffusion.data.fit import Fit
+from diffusion.pixels import from_pixels, to_pixels
+
+SMALL = """--data.image-size 8 --data.batch-size 8 --model.channels 8 --model.num-groups 4
+    --model.channel-mult 1 --model.attention-resolutions 8 --model.middle.exists false
+    --model.num-res-blocks 1 --model.num-heads 1 --model.text.channels 8 --model.text.num-layers 0
+    --run.num-steps 4 --run.log-every-steps 2 --run.num-samples 3 --sampling.num-steps 2
+    --optimizer.decay-steps none --optimizer.warmup-steps 0 --optimizer.learning-rate 0.05
+    --mesh.data 1""".split()
+
+
+def trained(recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(recipe)
+    options = ["--run-dir", str(folder / "run"), "--data.cache-dir", str(folder / "cache")]
+    train.main([recipe, *SMALL, *options])
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def editor(tmp_path_factory):
+    return trained("emoji_edit_small", tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory):
+    return trained("emoji", tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A face of the network's size, a larger one, masks of their left halves."""
+    folder, rng = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
+    for name, size in {"face": 8, "large": 40}.items():
+        pixels = rng.integers(0, 256, (size, size, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+        mask = np.zeros((size, size), np.uint8)
+        mask[:, : size // 2] = 255
+        Image.fromarray(mask).save(folder / f"{name}_mask.png")
+    return folder
+
+
+def drawn(run, tmp_path, *options):
+    sample.main([str(run), *map(str, options), "--out", str(tmp_path / "out")])
+    return samples(tmp_path / "out")[0]
+
+
+def texts(tmp_path):
+    lines = (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def by_the_library(run, image, texts, scale, image_scale=1.0):
+    """Samples of seed 0 of the editor, by the denoisers themselves."""
+    trained, count = pipeline.read(run), len(texts)
+    assert trained.reader is not None
+    eps, keys = pipeline.noise_and_keys(jax.random.key(0), jnp.arange(count), (8, 8, 3))
+    condition = jnp.broadcast_to(image, eps.shape)
+
+    def estimate(texts, condition):
+        text = jnp.asarray(trained.reader(texts)["text"])
+        return dm.denoiser(
+            *(trained.network, trained.params, trained.preconditioning),
+            text=text,
+            condition=condition,
+        )
+
+    both = estimate(texts, condition)
+    only_image = estimate([""] * count, condition)
+    neither = estimate([""] * count, 0 * condition)
+    denoise = dm.image_and_text_guided(
+        both, only_image, neither, scale=scale, image_scale=image_scale
+    )
+    sigmas = trained.sampling.grid(trained.sampling.num_steps)
+    x_0 = trained.sampling.sampler(denoise, sigmas[0] * eps, sigmas, keys)
+    return to_pixels(np.asarray(x_0))
+
+
+def assert_nearly_equal(found, expected):
+    """Of pixels that two compilations of one computation round to whole numbers."""
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("scale", "image_scale"), [(1.0, 1.0), (3.0, 1.0), (2.0, 1.5)])
+def test_an_edit_is_what_the_denoisers_draw(editor, files, tmp_path, scale, image_scale):
+    options = ["--guidance", scale, "--image-guidance", image_scale, "--num-images", 3]
+    prompt = ["--prompt", "red hair", "--init-image", files / "face.png"]
+    found = drawn(editor, tmp_path, *prompt, *options)
+    face = images.read(files / "face.png", 3)
+    assert_nearly_equal(found, by_the_library(editor, face, ["red hair"] * 3, scale, image_scale))
+
+
+def test_every_prompt_gets_its_share_in_order(painter, tmp_path):
+    found = drawn(painter, tmp_path, "--prompt", "red heart", "flag: Italy", "--num-images", 4)
+    said = [line["text"] for line in texts(tmp_path)]
+    assert said == ["red heart", "red heart", "flag: Italy", "flag: Italy"]
+    assert [line["file_name"] for line in texts(tmp_path)][3] == "png/00003.png"
+    alone = drawn(painter, tmp_path, "--prompt", "red heart", "--num-images", 2)
+    assert_nearly_equal(found[:2], alone)
+    other = drawn(painter, tmp_path, "--prompt", "flag: Italy", "--num-images", 2)
+    assert (other != alone).any()
+
+
+def test_eight_images_of_each_prompt_are_drawn_by_default(painter, tmp_path):
+    assert len(drawn(painter, tmp_path, "--prompt", "red heart", "dog face")) == 16
+
+
+def test_a_negative_prompt_is_what_guidance_leads_away_from(painter, tmp_path):
+    options = ["--num-images", 2, "--guidance", 2, "--prompt", "red heart"]
+    plain = drawn(painter, tmp_path, *options)
+    null = drawn(painter, tmp_path, *options, "--negative-prompt", "")
+    away = drawn(painter, tmp_path, *options, "--negative-prompt", "flag: Italy")
+    np.testing.assert_array_equal(null, plain)
+    assert (away != plain).any()
+
+
+def test_unknown_and_superfluous_words_are_named(painter, tmp_path, capsys):
+    drawn(painter, tmp_path, "--prompt", "a zorblax heart", "red " * 13, "--num-images", 2)
+    said = capsys.readouterr().err.splitlines()
+    assert "has not learned 'zorblax'" in said[0] and "is cut" in said[1] and len(said) == 2
+
+
+def test_an_image_of_another_size_is_fitted_and_that_is_said(editor, files, tmp_path, capsys):
+    prompt = ["--prompt", "red hair", "--num-images", 1]
+    found = drawn(editor, tmp_path, "--init-image", files / "large.png", *prompt)
+    assert "large.png: 40 x 40 pixels" in capsys.readouterr().err
+    pixels = Fit(8, 8, 3)(images.read_pixels(files / "large.png", 3), "large")
+    assert_nearly_equal(found, by_the_library(editor, from_pixels(pixels), ["red hair"], 1.0))
+
+
+@pytest.mark.parametrize("name", ["face", "large"])
+@pytest.mark.parametrize("kind", ["editor", "painter"])
+def test_pixels_outside_the_mask_come_back_exactly(kind, name, files, tmp_path, request):
+    run = request.getfixturevalue(kind)
+    options = ["--init-image", files / f"{name}.png", "--mask", files / f"{name}_mask.png"]
+    found = drawn(run, tmp_path, *options, "--prompt", "red hair", "--num-images", 2)
+    image = Fit(8, 8, 3)(images.read_pixels(files / f"{name}.png", 3), name)
+    np.testing.assert_array_equal(found[:, :, 4:], np.broadcast_to(image[:, 4:], (2, 8, 4, 3)))
+    assert (found[:, :, :4] != image[:, :4]).any()
+
+
+@pytest.mark.parametrize("kind", ["editor", "painter"])
+def test_strength_and_inversion_work_with_prompts(kind, files, tmp_path, capsys, request):
+    run = request.getfixturevalue(kind)
+    prompt = ["--init-image", files / "face.png", "--prompt", "red hair", "--num-images", 2]
+    varied = drawn(run, tmp_path, *prompt, "--strength", 0.5)
+    assert (varied[0] != varied[1]).any()
+    drawn(run, tmp_path, *prompt, "--invert", "--num-steps", 3)
+    assert "reconstruction" in capsys.readouterr().out
+
+
+def test_training_draws_held_out_examples_with_their_texts(editor, painter):
+    for run, per_cell in {editor: 3, painter: 2}.items():
+        with Image.open(run / "samples" / "4.png") as grid:
+            assert grid.width >= per_cell * 64 and grid.height > 64
+
+
+def test_a_run_with_texts_resumes_with_its_tokenizer(editor, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(editor, copy)
+    cache = json.loads((copy / "config.json").read_text())["data"]["cache_dir"]
+    options = [*SMALL, "--run-dir", str(copy), "--data.cache-dir", cache]
+    train.main(["emoji_edit_small", *options, "--run.num-steps", "5"])
+    assert (copy / "tokenizer.json").read_text() == (editor / "tokenizer.json").read_text()
+
+
+def test_the_tokenizer_of_another_run_is_refused(editor, painter, files, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(painter, copy)
+    shutil.copy(editor / "tokenizer.json", copy)
+    said = mistake(sample.main, [copy, "--prompt", "red heart"], capsys)
+    assert "not the tokenizer that this run was trained with" in said
+    (copy / "tokenizer.json").unlink()
+    assert "tokenizer.json" in mistake(sample.main, [copy, "--prompt", "red heart"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "says"),
+    [
+        ("editor", ["--prompt", "red hair"], "give the image by --init-image"),
+        ("editor", ["--init-image", "{}/face.png"], "needs a text"),
+        ("painter", [], "needs a text"),
+        ("painter", ["--prompt", "a", "b", "--num-images", "1"], "fewer than the 2 prompts"),
+        ("painter", ["--negative-prompt", "a"], "--negative-prompt needs --prompt"),
+        ("painter", ["--prompt", "a", "--negative-prompt", "b"], "no effect without guidance"),
+        ("painter", ["--prompt", "a", "--image-guidance", "2"], "condition_dropout above 0"),
+        ("painter", ["--prompt", "a", "--label", "3"], "trained without classes"),
+        ("editor", ["--init-image", "{}/none.png", "--prompt", "a"], "No such file"),
+    ],
+)
+def test_a_mistake_with_a_prompt_is_one_line(kind, options, says, files, capsys, request):
+    run = request.getfixturevalue(kind)
+    argv = [run, *(option.format(files) for option in options)]
+    assert says in mistake(sample.main, argv, capsys)
+
+
+def test_a_prompt_for_a_network_without_texts_is_refused(run_dir, capsys):
+    said = mistake(sample.main, [run_dir, "--prompt", "three"], capsys)
+    assert "trained without texts" in said
