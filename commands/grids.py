@@ -15,16 +15,16 @@ from diffusion.pixels import to_pixels
 
 
 def of_job(job: Job, trained: Pipeline) -> UInt8[np.ndarray, "height width C"]:
-    """Samples of seed 0: of all classes, or of fixed texts that are held out where there are any.
+    """Samples of seed 0: of all classes, or of fixed texts, held-out ones where there are any.
 
     Raises:
       FloatingPointError: samples are not finite.
     """
     count = job.recipe.run.num_samples
-    examples = _examples(job.recipe) if getattr(job.dataset, "texts", None) else None
-    if examples is None:
+    if getattr(job.dataset, "texts", None) is None:  # few datasets have texts
         trained = pipeline.with_conditions(trained, job.dataset)
         return images.grid(draw.draw(trained, draw.labels(trained, None, count), seed=0))
+    examples = _held_out(job.recipe) or job.dataset
     return of_examples(trained, examples, examples.first(count), seed=0)
 
 
@@ -56,6 +56,6 @@ def of_rows(
 
 
 @lru_cache(maxsize=1)
-def _examples(recipe: Recipe) -> ImageArrays | None:
+def _held_out(recipe: Recipe) -> ImageArrays | None:
     held_out = getattr(recipe.data, "held_out", None)
     return None if held_out is None else held_out.load()

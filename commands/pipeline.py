@@ -241,11 +241,11 @@ def read(folder: Path, step: int | str | None = None, ema: str | None = None) ->
 
 def _reader(folder: Path, recipe: Recipe) -> TextReader | None:
     """The reader of a run's texts; None for a run without texts."""
-    text = getattr(recipe.data, "text", None)
-    if text is None:
+    data: Any = recipe.data
+    if not data.spec.keys() & {*TEXTS}:
         return None
     try:
-        return text.read(data_record.tokenizer(folder))
+        return data.text.read(data_record.tokenizer(folder))
     except ValueError as error:
         raise ValueError(f"{folder / data_record.TOKENIZER}: {error}") from error
 

@@ -9,6 +9,7 @@ from diffusion.data.emoji.edit_pairs import EmojiEdits
 from diffusion.data.emoji.openmoji import OpenMoji
 from diffusion.data.fashion_mnist import FashionMnist
 from diffusion.data.imagenet64 import ImageNet64
+from diffusion.data.pairs import PicturePairs
 from diffusion.data.pictures import Pictures
 
 AnyDataset = (
@@ -21,6 +22,7 @@ AnyDataset = (
     | EmojiCaptions
     | EmojiEdits
     | Pictures
+    | PicturePairs
 )
 """The datasets that a recipe can use."""
 
@@ -48,5 +50,6 @@ __all__ = [
     "ImageArrays",
     "ImageNet64",
     "OpenMoji",
+    "PicturePairs",
     "Pictures",
 ]

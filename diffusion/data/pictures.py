@@ -5,20 +5,19 @@ cropped to its middle and resized by area. All are read once, before training st
 is kept in a cache; see `preparation`.
 """
 
-import os
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from diffusion.data import reports
 from diffusion.data.arrays import ImageArrays
 from diffusion.data.dataset import Dataset, Spec, image_spec
-from diffusion.data.sources import Labels, open_source
-
-NAMED = 10
-"""Pictures that cannot be read are counted, and this many of them are named."""
+from diffusion.data.sources import Labels, Source, open_source
+from diffusion.data.sources.labels import FILE_COLUMNS
+from diffusion.data.sources.tables import check_pictures, read_table
+from diffusion.data.text.texts import Texts
+from diffusion.data.text.words import Words
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,10 @@ class Pictures:
         shards "cls" or "json:KEY", for .npz the array's name, else the feature's. none for no
         classes.
       class_names: names of the classes in order; none reads them from the data.
+      captions: where the text of each picture is found: a file in the folder or ZIP,
+        metadata.jsonl[:COLUMN] or captions.csv[:COLUMN] (column "text"), for tar shards "txt" or
+        "json:KEY", for .npz the array's name, else the feature's. none for no texts.
+      text: how captions are read.
       background: grey value 0 .. 255 over which what is transparent is laid.
       on_error: "skip" leaves out pictures that cannot be read, and names them; "stop" refuses them.
       keeps_pixels: whether resized pixels are kept in cache_dir, which takes a byte for each value;
@@ -53,6 +56,8 @@ class Pictures:
     channels: int = 3
     labels: str | None = None
     class_names: tuple[str, ...] | None = None
+    captions: str | None = None
+    text: Words = Words()
     background: int = 255
     on_error: str = "skip"
     keeps_pixels: bool = True
@@ -60,17 +65,7 @@ class Pictures:
     num_workers: int | None = None
 
     def __post_init__(self):
-        size = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,) * 2
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"image_size={self.image_size} is not one number or two, each >= 1.")
-        if self.channels not in (1, 3, 4):
-            raise ValueError(f"channels={self.channels}; use 1 (grey), 3 (RGB) or 4 (RGBA).")
-        if not 0 <= self.background <= 255:
-            raise ValueError(f"background={self.background} is outside 0 .. 255.")
-        if self.on_error not in ("skip", "stop"):
-            raise ValueError(f"on_error={self.on_error!r}; use skip or stop.")
-        if self.num_workers is not None and self.num_workers < 0:
-            raise ValueError(f"num_workers={self.num_workers} must be 0 or more.")
+        reports.check_fields(self, channels=(1, 3, 4))
         if self.labels is not None and self.class_names is None:
             names = self._labels().names  # the network's number of classes, which only they tell
             object.__setattr__(self, "class_names", names)
@@ -85,11 +80,16 @@ class Pictures:
 
     @property
     def spec(self) -> Spec:
-        return image_spec(self._shape, labelled=self.labels is not None)
+        spec = image_spec(self._shape, labelled=self.labels is not None)
+        return spec if self.captions is None else spec | self.text.spec
 
     @property
     def num_classes(self) -> int | None:
         return None if self.class_names is None else len(self.class_names)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.text.vocab_size
 
     def _labels(self) -> Labels:
         assert self.labels is not None
@@ -113,12 +113,16 @@ class Pictures:
         from diffusion.data.streamed import Streamed
 
         source, fit = open_source(self._path()), Fit(*self._shape, self.background)
-        workers = _cores() if self.num_workers is None else self.num_workers
+        workers = reports.cores() if self.num_workers is None else self.num_workers
         cache = Path(self.cache_dir).expanduser()
         prepared = prepare(source, fit, cache, keeps_pixels=self.keeps_pixels, num_workers=workers)
-        self._report(prepared.rejected, len(source.names))
+        reasons = [reason for _, reason in prepared.rejected]
+        stops = self.on_error == "stop"
+        reports.report(self.path, "pictures", reasons, len(source.names), stops=stops)
         classes = self._classes(source.labels(self.labels)) if self.labels is not None else None
         classes = None if classes is None else classes[prepared.kept]
+        texts = None if self.captions is None else self._texts(source, prepared.kept)
+        conditions = {} if texts is None else texts.reader(texts.captions)
         if prepared.pixels is not None:
             names = self.class_names or ()
             return ImageArrays(
@@ -126,10 +130,32 @@ class Pictures:
                 classes,
                 names,
                 self.batch_size,
+                conditions=conditions,
+                texts=texts,
                 pixels_checksum=prepared.checksum,
             )
-        kept, checksum = prepared.kept, prepared.checksum
-        return Streamed(source, kept, fit, classes, self.batch_size, workers, checksum)
+        others = conditions if classes is None else {"label": classes, **conditions}
+        return Streamed(
+            source, prepared.kept, fit, others, self.batch_size, workers, prepared.checksum, texts
+        )
+
+    def _texts(self, source: Source, kept: np.ndarray) -> Texts:
+        assert self.captions is not None
+        file, _, column = self.captions.partition(":")
+        if file.lower().endswith((".csv", ".jsonl")):
+            table = dict(read_table(source, file, (FILE_COLUMNS, (column or "text",))))
+            names = [name.removeprefix("./") for name in source.names]
+            check_pictures(file, [name.removeprefix("./") for name in table], names)
+            if without := [name for name in names if name not in table]:
+                raise ValueError(
+                    f"{file} has no text for {len(without)} of {len(names)} pictures, such as "
+                    f"{without[0]!r}; add it, or move the pictures away."
+                )
+            captions = tuple(table[names[index]] for index in kept)
+        else:
+            found = source.labels(self.captions)
+            captions = tuple(found.names[index] for index in found.classes[kept])
+        return Texts(captions, self.text.fit(captions))
 
     def _classes(self, found: Labels) -> np.ndarray:
         if found.names != self.class_names:
@@ -139,23 +165,3 @@ class Pictures:
                 f"{len(self.class_names or ())} others; the data has changed."
             )
         return found.classes
-
-    def _report(self, rejected: Sequence[tuple[int, str]], total: int) -> None:
-        if not rejected:
-            return
-        reasons = "; ".join(reason.rstrip(".") for _, reason in rejected[:NAMED])
-        more = f"; and {len(rejected) - NAMED} more" if len(rejected) > NAMED else ""
-        said = f"{len(rejected)} of {total} pictures cannot be read: {reasons}{more}."
-        said = "".join(map(_printable, said))
-        if self.on_error == "stop" or len(rejected) == total:
-            raise ValueError(f"{self.path}: {said}")
-        print(f"Skipped: {said}", file=sys.stderr, flush=True)
-
-
-def _printable(letter: str) -> str:
-    """A letter of a file's name, which may be a line's end, or no text at all."""
-    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
+import jax
 import numpy as np
-from jaxtyping import Int, Int32, UInt8
+from jaxtyping import Int, UInt8
 
 from diffusion.data import checksum, order
 from diffusion.data.dataset import Spec, image_spec
 from diffusion.data.fit import Fit
 from diffusion.data.sources import Source
+from diffusion.data.text.texts import Texts
 from diffusion.pixels import from_pixels
 
 
@@ -20,49 +22,58 @@ class Streamed:
       source: the pictures.
       kept: the pictures to use, as indices of the source.
       fit: how they are brought to one shape.
-      classes: class of each kept picture, or None.
+      others: the label and other conditions of each kept picture, by name.
       batch_size: images in a batch, over all devices.
       num_workers: processes that prepare batches; 0 for none.
       pixels_checksum: `checksum.of_array` of the pictures as they were when they were prepared.
+      texts: the texts that conditions were read from, if there are any.
     """
 
     source: Source
     kept: Int[np.ndarray, "N"]
     fit: Fit
-    classes: Int32[np.ndarray, "N"] | None
+    others: dict[str, np.ndarray]
     batch_size: int
     num_workers: int
     pixels_checksum: int
+    texts: Texts | None = None
 
     @property
     def spec(self) -> Spec:
         shape = (self.fit.height, self.fit.width, self.fit.channels)
-        return image_spec(shape, labelled=self.classes is not None)
+        others = {
+            name: jax.ShapeDtypeStruct(values.shape[1:], values.dtype)
+            for name, values in self.others.items()
+        }
+        return image_spec(shape, labelled=False) | others
 
     def __len__(self) -> int:
         return len(self.kept)
 
     def batch(self, seed: int, step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-        """{"image": float32 (B, H, W, C) in [-1, 1], "label": int32 (B,)}.
+        """{"image": float32 (B, H, W, C) in [-1, 1], "label": int32 (B,), ...}.
 
         Raises:
           OSError: a picture that could be read before cannot be read now.
         """
-        chosen = order.indices(seed, step, self.batch_size, len(self))[rows]
-        pixels = [self._pixels(int(index)) for index in self.kept[chosen]]
-        labels = {name: values[chosen] for name, values in self._labels.items()}
-        return {"image": from_pixels(np.stack(pixels)), **labels}
+        return self.rows(order.indices(seed, step, self.batch_size, len(self))[rows])
+
+    def rows(self, index: Int[np.ndarray, "B"]) -> dict[str, np.ndarray]:
+        """The examples with these indices, as `batch` returns them."""
+        pixels = [self._pixels(int(picture)) for picture in self.kept[index]]
+        others = {name: values[index] for name, values in self.others.items()}
+        return {"image": from_pixels(np.stack(pixels)), **others}
+
+    def first(self, count: int) -> Int[np.ndarray, "N"]:
+        """Some examples in the order of seed 0, the same whatever the size of a batch."""
+        return order.indices(0, 0, count, len(self))
 
     def resident(self) -> None:
         return None
 
     def checksum(self) -> int:
         """The checksum of the same pictures in memory."""
-        return checksum.of_examples(self.pixels_checksum, self._labels)
-
-    @property
-    def _labels(self) -> dict[str, np.ndarray]:
-        return {} if self.classes is None else {"label": self.classes}
+        return checksum.of_examples(self.pixels_checksum, self.others)
 
     def _pixels(self, index: int) -> UInt8[np.ndarray, "H W C"]:
         name = self.source.names[index]

@@ -41,9 +41,10 @@ class Folder:
         return file.read_bytes()
 
     def labels(self, field: str) -> Labels:
-        return labels_by_path(field, self.names, str(self.path), self._content)
+        return labels_by_path(field, self.names, str(self.path), self.content)
 
-    def _content(self, name: str) -> bytes | None:
+    def content(self, name: str) -> bytes | None:
+        """What the file of this name holds; None if there is none."""
         file = self.path / name
         return file.read_bytes() if file.is_file() else None
 

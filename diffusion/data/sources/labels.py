@@ -9,8 +9,6 @@ pictures has them:
     dataset.json     {"labels": [["a/1.png", 3], ...]}, as in EDM's and StyleGAN's datasets
 """
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
+
+from diffusion.data.sources.tables import DAMAGED, rows_of
 
 MOST_CLASSES = 100_000
 SUFFIXES = (".csv", ".jsonl", ".json")
@@ -107,7 +107,7 @@ def labels_by_path(
         raise ValueError(f"labels={field}: {where} holds no {file}.")
     try:
         table = _read(found, PurePosixPath(file).suffix.lower(), column or "label")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+    except DAMAGED as error:
         said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{file} cannot be read as a table of labels: {said}.") from None
     names = [name.removeprefix("./") for name in names]  # as the table has them
@@ -128,16 +128,12 @@ def _folders(names: Sequence[str]) -> list[str]:
 
 
 def _read(content: bytes, suffix: str, column: str) -> dict[str, str | int]:
-    text = content.decode("utf-8-sig")
     if suffix == ".json":
-        pairs = json.loads(text)["labels"]
+        pairs = json.loads(content.decode("utf-8-sig"))["labels"]
         if pairs is None:
             raise ValueError("its labels are null")
         return _table((name, label) for name, label in pairs)
-    if suffix == ".csv":
-        rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True))
-    else:  # other ends of lines than this may stand within a word
-        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+    rows = rows_of(content, suffix)
     if not rows:
         raise ValueError("it has no rows")
     columns = list(rows[0])

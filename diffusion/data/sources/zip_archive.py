@@ -43,10 +43,11 @@ class ZipArchive:
         return self._content(self.names[index])
 
     def labels(self, field: str) -> Labels:
-        def content(name: str) -> bytes | None:
-            return self._content(name) if name in _opened(self.path).NameToInfo else None
+        return labels_by_path(field, self.names, str(self.path), self.content)
 
-        return labels_by_path(field, self.names, str(self.path), content)
+    def content(self, name: str) -> bytes | None:
+        """What the file of this name holds; None if there is none."""
+        return self._content(name) if name in _opened(self.path).NameToInfo else None
 
     def _content(self, name: str) -> bytes:
         archive = _opened(self.path)
