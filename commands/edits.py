@@ -228,7 +228,8 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
     if request.invert:
         return Invert(image, sampler)
     if request.mask is not None:
-        redrawn = jnp.asarray(read_fitted_mask(request.mask, pipeline.model.image_shape))
+        shape = pipeline.model.image_shape
+        redrawn = jnp.asarray(read_fitted_mask(request.mask, request.init_image, shape))
         num_resample = 10 if request.num_resample is None else request.num_resample
         return Inpaint(image, redrawn, num_resample, sampler)
     return Vary(image, 0.6 if request.strength is None else request.strength)

@@ -31,10 +31,20 @@ def read_fitted(path: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "H W C"
     return Fit(height, width, channels)(pixels, str(path))
 
 
-def read_fitted_mask(path: Path, shape: tuple[int, ...]) -> Bool[np.ndarray, "H W"]:
-    """Reads a mask, True where it is white, and fits it as `read_fitted` fits its image."""
-    height, width, _ = shape
-    mask = images.read_mask(path)
+def read_fitted_mask(path: Path, image: Path, shape: tuple[int, ...]) -> Bool[np.ndarray, "H W"]:
+    """Reads a mask, True where it is white, and fits it as `read_fitted` fits its image.
+
+    Raises:
+      OSError: there is no such file.
+      ValueError: the file is no mask, or has another size than its image.
+    """
+    height, width, channels = shape
+    mask, size = images.read_mask(path), images.read_pixels(image, channels).shape[:2]
+    if mask.shape != size:
+        raise ValueError(
+            f"{path} is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), but {image} is "
+            f"{size[1]} x {size[0]}; a mask has the size of its image."
+        )
     if mask.shape == (height, width):
         return mask
     white = np.uint8(255) * mask.astype(np.uint8)[..., None]

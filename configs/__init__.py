@@ -6,9 +6,9 @@ import importlib
 from pathlib import Path
 
 from configs.recipe import Recipe, Run, Sampling
-from diffusion.training.optimizers import Adam, Optax
+from diffusion.training.optimizers import Adam, Muon, Optax
 
-__all__ = ["Adam", "Optax", "Recipe", "Run", "Sampling", "describe", "load", "names"]
+__all__ = ["Adam", "Muon", "Optax", "Recipe", "Run", "Sampling", "describe", "load", "names"]
 
 _FOLDER = Path(__file__).parent
 

@@ -7,7 +7,7 @@ Data and method are those of `emoji_edit_small`; the network has 24 M parameters
 `--data.drawings noto` it learns Google's drawings, with a folder any other set.
 """
 
-from configs import Adam, Recipe, Run, Sampling
+from configs import Muon, Recipe, Run, Sampling
 from diffusion import EDM, Flip, HalfLife, Heun, Karras, LogNormal
 from diffusion.data import EmojiEdits
 from unet_flax import TextEncoderConfig, UNetConfig
@@ -30,13 +30,14 @@ recipe = Recipe(
         num_res_blocks=2,
         attention_resolutions=(16, 8),
         num_heads=4,
+        scale_shift=True,
         text=TextEncoderConfig(channels=128, num_layers=2, num_heads=4),
     ),
-    preconditioning=EDM(sigma_data=0.21, around="condition"),
-    noise=LogNormal(mean=-0.5, std=1.3),
-    optimizer=Adam(learning_rate=4e-4, warmup_steps=1_000, decay_steps=40_000, clip_norm=1.0),
+    preconditioning=EDM(sigma_data=0.6),
+    noise=LogNormal(mean=-0.2, std=1.4),
+    optimizer=Muon(learning_rate=2e-3, warmup_steps=500, decay_steps=40_000, clip_norm=1.0),
     ema=HalfLife(half_life_images=200_000, ramp=0.05),
     text_dropout=0.05,
     condition_dropout=0.05,
-    sampling=Sampling(sampler=Heun(), grid=Karras(sigma_max=20.0), num_steps=12),
+    sampling=Sampling(sampler=Heun(), grid=Karras(), num_steps=12),
 )

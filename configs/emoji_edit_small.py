@@ -4,7 +4,7 @@ python train.py emoji_edit_small
 python sample.py runs/emoji_edit_small --init-image face.png --prompt "red hair"
 """
 
-from configs import Adam, Recipe, Run, Sampling
+from configs import Muon, Recipe, Run, Sampling
 from diffusion import EDM, EMA, Flip, Heun, Karras, LogNormal
 from diffusion.data import EmojiEdits
 from unet_flax import TextEncoderConfig, UNetConfig
@@ -27,14 +27,15 @@ recipe = Recipe(
         attention_resolutions=(8,),
         num_heads=2,
         num_groups=8,
+        scale_shift=True,
         text=TextEncoderConfig(channels=64, num_layers=1, num_heads=4),
     ),
-    preconditioning=EDM(sigma_data=0.21, around="condition"),
-    noise=LogNormal(mean=-0.9, std=1.3),
-    optimizer=Adam(learning_rate=4e-3, warmup_steps=100, decay_steps=3_000, clip_norm=1.0),
+    preconditioning=EDM(sigma_data=0.6),
+    noise=LogNormal(mean=-0.6, std=1.3),
+    optimizer=Muon(learning_rate=4e-3, warmup_steps=100, decay_steps=3_000, clip_norm=1.0),
     ema=EMA(decay=0.998),
     augment=Flip(),
     text_dropout=0.05,
     condition_dropout=0.05,
-    sampling=Sampling(sampler=Heun(), grid=Karras(sigma_max=20.0), num_steps=10),
+    sampling=Sampling(sampler=Heun(), grid=Karras(), num_steps=10),
 )

@@ -8,7 +8,7 @@ half of its output is F, the second half v interpolates the log-variance, see `v
 Source: Karras et al. 2022, arXiv:2206.00364, equation 7 and table 1.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -55,16 +55,11 @@ class EDM:
     """The network's input and target have unit variance at every sigma.
 
     Attributes:
-      sigma_data: standard deviation of the images in [-1, 1], or of their difference to `around`;
-        > 0.
-      around: name of a condition of the images' shape, such as "condition", to which the network
-        predicts the difference; none for the images themselves.
-    Source: Karras et al. 2022, arXiv:2206.00364, table 1; the difference as in Whang et al. 2022,
-      arXiv:2112.02475, section 3.
+      sigma_data: standard deviation of the images in [-1, 1]; > 0.
+    Source: Karras et al. 2022, arXiv:2206.00364, table 1.
     """
 
     sigma_data: float = 0.5
-    around: str | None = None
 
     def __post_init__(self):
         demand("(0, inf)", sigma_data=self.sigma_data)
@@ -215,16 +210,6 @@ class Consistency:
         )
 
 
-def centre(preconditioning: "Preconditioning", cond: Mapping[str, Any]) -> Any:
-    """What the preconditioning's images are the difference to: a condition, or 0."""
-    name = getattr(preconditioning, "around", None)
-    if name is None:
-        return jnp.float32(0)
-    if name not in cond:
-        raise ValueError(f"the preconditioning needs {name!r}, which is not given.")
-    return cond[name]
-
-
 def per_image(v: Shaped[Array, "B"], x: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
     """Broadcasts (B,) against x: one value for each image."""
     return v.reshape(v.shape + (1,) * (x.ndim - 1))
@@ -271,11 +256,9 @@ class Denoiser:
     def _estimates(self, x_t: Array, sigma: Sigma) -> tuple[Array, Array | None]:
         sigma = jnp.broadcast_to(sigma, x_t.shape[:1])
         c_skip, c_out, c_in, c_noise = self.preconditioning(sigma)
-        around = centre(self.preconditioning, self.cond)
-        x_t = x_t - around
         output = self.network(self.params, per_image(c_in, x_t) * x_t, c_noise, **self.cond)
         F, interpolation = mean_and_interpolation(output, x_t)
-        return around + per_image(c_skip, x_t) * x_t + per_image(c_out, x_t) * F, interpolation
+        return per_image(c_skip, x_t) * x_t + per_image(c_out, x_t) * F, interpolation
 
 
 def mean_and_interpolation(

@@ -28,7 +28,6 @@ def files(tmp_path_factory):
         folder / "low.png"
     )
     Image.fromarray(np.zeros((5, 8), np.uint8)).save(folder / "flat.png")
-    Image.fromarray(np.zeros((8, 5), np.uint8)).save(folder / "narrow.png")
     Image.fromarray(np.zeros((4, 8), np.uint8)).save(folder / "wide.png")
     Image.fromarray(np.full((8, 8), 127, np.uint8)).save(folder / "grey.png")
     (folder / "text.png").write_text("no image")
@@ -149,11 +148,9 @@ def test_a_gif_shows_the_way_from_noise_to_the_images(run_dir, tmp_path):
         (["--num-resample", "3"], "--num-resample needs --mask"),
         (["--init-image", "{}/image.png", "--strength", "0"], "strength=0.0 is outside (0, 1]"),
         (["--init-image", "{}/image.png", "--strength", "nan"], "strength=nan is outside"),
-        (["--init-image", "{}/flat.png"], "flat.png is 8 x 5 pixels"),
-        (["--init-image", "{}/narrow.png"], "narrow.png is 5 x 8 pixels"),
         (["--init-image", "{}/text.png"], "text.png is not an image"),
         (["--init-image", "{}/none.png"], "none.png: No such file"),
-        (["--init-image", "{}/image.png", "--mask", "{}/low.png"], "the mask is (4, 4)"),
+        (["--init-image", "{}/image.png", "--mask", "{}/low.png"], "low.png is 4 x 4 pixels"),
         (["--init-image", "{}/image.png", "--mask", "{}/grey.png"], "largest value is 127 of 255"),
         (["--init-image", "{}/image.png", "--mask", "{}/mask.png", "--invert"], "exclude"),
         (

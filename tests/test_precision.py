@@ -9,7 +9,7 @@ from runs import mistake
 
 import diffusion as dm
 import train
-from configs import Adam, Optax
+from configs import Adam, Muon, Optax
 from diffusion.training.ema import power
 
 NARROW = [jnp.bfloat16, jnp.float16]
@@ -89,7 +89,9 @@ def test_an_average_of_narrow_weights_reaches_its_closed_form():
 
 
 @pytest.mark.parametrize("dtype", NARROW)
-@pytest.mark.parametrize("optimizer", [Adam(1e-3), Adam(1e-3, clip_norm=1.0), Optax("adamw")])
+@pytest.mark.parametrize(
+    "optimizer", [Adam(1e-3), Adam(1e-3, clip_norm=1.0), Muon(1e-3), Optax("adamw")]
+)
 def test_an_optimisers_state_is_float32(optimizer, dtype):
     params = {"w": jnp.ones(3, dtype)}
     state = optimizer.make().init(params)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import diffusion as dm
-from configs import Adam, Optax, Sampling
+from configs import Adam, Muon, Optax, Sampling
 from diffusion.ranges import demand, demand_ascent
 from diffusion.sampling.loop import check_grid
 
@@ -18,7 +18,7 @@ def kinds():
     """Every public dataclass that can be made of its defaults, and those of recipes."""
     public = [getattr(dm, name) for name in dm.__all__]
     kinds = [kind for kind in public if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
-    return [*kinds, Sampling, Adam, Optax]
+    return [*kinds, Sampling, Adam, Muon, Optax]
 
 
 NUMBERS = [
@@ -38,7 +38,8 @@ def test_the_law_below_sees_the_fields():
 def test_no_number_of_a_public_dataclass_may_be_nan_or_infinite(kind, name, value):
     if name == "max_ratio" and value == math.inf:
         pytest.skip("infinite for the published methods")
-    given = {Adam: {"learning_rate": 1e-3}, Optax: {"name": "sgd"}}.get(kind, {})
+    needed = {"learning_rate": 1e-3}
+    given = {Adam: needed, Muon: needed, Optax: {"name": "sgd"}}.get(kind, {})
     with pytest.raises(ValueError, match=rf"{name}={value} is outside [\[(]") as error:
         kind(**(given | {name: value}))
     assert "\n" not in str(error.value)

@@ -24,7 +24,6 @@ from jaxtyping import Array, Float
 from diffusion.denoiser import (
     Network,
     Preconditioning,
-    centre,
     mean_and_interpolation,
     per_image,
 )
@@ -220,8 +219,6 @@ def loss(
     check_image("x_0", x_0)
     if cond.get("dropout_key") is not None:
         demand_key(cond["dropout_key"])
-    around = centre(preconditioning, cond)
-    x_0 = x_0 - around
     x_t = x_0 + per_image(sigma, x_0) * eps
     c_skip, c_out, c_in, c_noise = preconditioning(sigma)
     target = (x_0 - per_image(c_skip, x_0) * x_t) / per_image(c_out, x_0)
@@ -237,4 +234,4 @@ def loss(
     error = jnp.square(F - target).mean(range(1, x_0.ndim))
     simple = weighting(sigma, c_out) * error
     x_0_hat = per_image(c_skip, x_0) * x_t + per_image(c_out, x_0) * F
-    return variance(simple, x_0 + around, x_0_hat + around, cast(Any, interpolation), sigma)
+    return variance(simple, x_0, x_0_hat, cast(Any, interpolation), sigma)

@@ -66,8 +66,8 @@ class Adam:
         """The step at which the learning rate reaches 0, so that training must end; or None."""
         return self.decay_steps
 
-    def make(self) -> optax.GradientTransformation:
-        """The optax transformation."""
+    def rate(self) -> optax.Schedule:
+        """The learning rate as a function of the step."""
         rate: optax.Schedule = optax.constant_schedule(self.learning_rate)
         if self.decay_steps is not None:
             rate = optax.cosine_decay_schedule(
@@ -79,6 +79,11 @@ class Adam:
         if self.warmup_steps:
             warmup = optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps)
             rate = optax.join_schedules([warmup, rate], [self.warmup_steps])
+        return rate
+
+    def make(self) -> optax.GradientTransformation:
+        """The optax transformation."""
+        rate = self.rate()
         adam = (
             optax.adamw(
                 rate, self.b1, self.b2, self.eps, weight_decay=self.weight_decay, mask=are_kernels
@@ -135,7 +140,70 @@ class Optax:
         return clipped(attrgetter(self.name)(optax)(rate, **self.options), self.clip_norm)
 
 
-Optimizer = Adam | Optax
+@dataclass(frozen=True)
+class Muon:
+    """Momentum, made orthogonal for every kernel; Adam for biases, norms, tables and the rest.
+
+
+
+    A kernel is a matrix of all its inputs by its outputs. The learning rate is that of Adam: the
+    root mean square of an update is 0.2 of it, about what Adam's is.
+
+    Attributes:
+      learning_rate: learning rate after the warm-up, > 0.
+      warmup_steps: number of steps over which the learning rate rises linearly from 0.
+      decay_steps: step at which a cosine decay reaches 0; None for no decay.
+      clip_norm: gradients are clipped to this global norm; None for no clipping.
+      beta: decay of the momentum, in [0, 1).
+    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; the scale Liu et al. 2025,
+      arXiv:2502.16982, equation 4. Both momenta are Nesterov's, Adam's too, as in optax.
+    """
+
+    learning_rate: float
+    warmup_steps: int = 0
+    decay_steps: int | None = None
+    clip_norm: float | None = None
+    beta: float = 0.95
+
+    def __post_init__(self):
+        demand("[0, 1)", beta=self.beta)
+        self._adam()  # checks the others
+
+    def _adam(self) -> Adam:
+        return Adam(self.learning_rate, self.warmup_steps, self.decay_steps, None, self.clip_norm)
+
+    @property
+    def last_step(self) -> int | None:
+        """The step at which the learning rate reaches 0, so that training must end; or None."""
+        return self.decay_steps
+
+    def make(self) -> optax.GradientTransformation:
+        """The optax transformation."""
+        rate = self._adam().rate()
+        muon = optax.contrib.muon(
+            rate,
+            beta=self.beta,
+            adam_learning_rate=rate,
+            muon_weight_dimension_numbers=kernel_axes,
+            consistent_rms=0.2,
+        )
+        return clipped(muon, self.clip_norm)
+
+
+def kernel_axes(params: Any) -> Any:
+    """For every parameter the axes of its inputs and of its outputs; None where it is no kernel."""
+
+    def axes(path: Any, leaf: Any) -> Any:
+        is_kernel = "kernel" in jax.tree_util.keystr(path[-1:]) and leaf.ndim > 1
+        if not is_kernel:
+            return None
+        *inputs, output = range(leaf.ndim)
+        return optax.contrib.MuonDimensionNumbers(tuple(inputs), (output,))
+
+    return jax.tree.map_with_path(axes, params)
+
+
+Optimizer = Adam | Optax | Muon
 
 
 def clipped(
