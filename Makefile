@@ -7,11 +7,15 @@ BENCH := .venv-bench
 MEASURE := $(BENCH)/bin/python -m benchmarks.
 OUT := --json .cache/bench
 
-.PHONY: demo test test-slow lint format bench bench-gpu lock clean
+.PHONY: demo demo-edit test test-slow lint format bench bench-gpu lock clean
 
 demo: $(READY)  ## train on digits, draw them, and say how good they are (about four minutes)
 	$(RUN) train.py digits
 	$(RUN) -m benchmarks.digits_accuracy runs/digits
+
+demo-edit: $(READY)  ## train an editor on pairs of emoji, draw held-out edits, measure them (about twelve minutes)
+	$(RUN) train.py emoji_edit_small
+	$(RUN) -m benchmarks.edit_accuracy runs/emoji_edit_small
 
 test: $(READY)  ## every law but the slow ones (6 to 7 minutes on two quiet cores)
 	$(RUN) -m pytest -q -m "not slow" --durations=10 -n auto --maxprocesses 4 --dist worksteal

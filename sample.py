@@ -10,6 +10,7 @@ import dataclasses
 import sys
 
 from commands import cli, draw, edits, pipeline, prompts, sample_request
+from commands.class_labels import class_labels
 from diffusion.data import sample_folder
 from diffusion.run import hosts
 from unet_flax import tune_cpu
@@ -25,7 +26,7 @@ def main(argv: list[str]) -> None:
         trained.check()
         trained = prompts.of_request(request, trained)
         edit = edits.of_request(request, trained)
-        labels = draw.labels(trained, request.label, request.count, uses_image=edit.uses_image)
+        labels = class_labels(trained, request.label, request.count, uses_image=edit.uses_image)
         out, seed = request.out or request.folder / "images", request.seed
         result = draw.picture(trained, is_film=request.gif)
         if hosts.is_main():

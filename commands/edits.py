@@ -4,23 +4,36 @@ An edit can replace the denoiser, the sampler, and where sampling starts. The ba
 changes nothing.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 import diffusion as dm
+from commands.class_labels import class_labels
 from commands.fitted_image import read_fitted, read_fitted_mask
 from commands.pipeline import Pipeline
 from commands.sample_request import SampleRequest, is_seed
+from diffusion.conditions import TEXTS, null
 from diffusion.data import images
 from diffusion.denoiser import Denoise
 from diffusion.pixels import from_pixels
+from diffusion.ranges import demand
 from diffusion.sampling.samplers import Sampler
+
+
+class Parts(NamedTuple):
+    """What is run: `sampler(denoise, x, sigmas, keys)`."""
+
+    sampler: Any
+    denoise: Denoise
+    x: Float[Array, "B ..."]
+    sigmas: Float[Array, "R"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,26 @@ class Edit:
           index: index of each image.
         """
         return sigmas[0] * eps, sigmas
+
+    def parts(
+        self,
+        pipeline: Pipeline,
+        batch: dict[str, Any],
+        eps: Float[Array, "B ..."],
+        sigmas: Float[Array, "S"],
+        index: Int[np.ndarray, "B"],
+        keys: Any,
+    ) -> Parts:
+        """What is run for some images.
+
+        Args:
+          batch: their labels and conditions.
+          eps, sigmas, index: see `start`.
+          keys: random key of each image.
+        """
+        denoise = self.denoise(pipeline.denoiser(**batch))
+        x, rest = self.start(denoise, eps, sigmas, index)
+        return Parts(self.sampler(pipeline.sampling.sampler), denoise, x, rest)
 
     def report(self, pixels: UInt8[np.ndarray, "N H W C"]) -> str | None:
         """A line about the images that were drawn, or None."""
@@ -156,6 +189,38 @@ class Invert(Edit):
 
 
 @dataclass(frozen=True)
+class ReplayNoise(Edit):
+    """Draws an image again under another class or text, with its own noise: `dm.ddpm_invert`.
+
+    Attributes:
+      image: in [-1, 1].
+      skip: share of the steps that are left out, in [0, 1); more keeps more of the image.
+      source: conditions that describe the image, of one row; those that are missing are null.
+    """
+
+    image: Float[Array, "H W C"]
+    skip: float
+    source: dict[str, np.ndarray]
+    uses_image = True
+
+    def __post_init__(self):
+        demand("[0, 1)", skip=self.skip)
+
+    def parts(self, pipeline, batch, eps, sigmas, index, keys):
+        described = {name: self._described(name, value) for name, value in batch.items()}
+        plain = dataclasses.replace(pipeline.sampling, guidance=1.0, image_guidance=1.0)
+        source = dataclasses.replace(pipeline, sampling=plain).denoiser(**described)
+        image = jnp.broadcast_to(self.image, eps.shape)
+        x, rest, sampler = dm.ddpm_invert(source, image, sigmas, keys).begin(self.skip)
+        return Parts(sampler, pipeline.denoiser(**batch), x, rest)
+
+    def _described(self, name: str, value: Array) -> Array:
+        if name in self.source:
+            return jnp.broadcast_to(jnp.asarray(self.source[name]), value.shape)
+        return null(name, value) if name in ("label", *TEXTS) else value
+
+
+@dataclass(frozen=True)
 class Upscale(Edit):
     """Upscales a small image, see `dm.super_resolve`.
 
@@ -222,17 +287,31 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
     if request.init_image is None:
         return Edit()
     image = _read(pipeline, request.init_image)
-    is_plain = request.strength is None and request.mask is None and not request.invert
+    is_plain = not (request.strength or request.mask or request.invert or request.replay)
     if is_plain and "condition" in pipeline.conditions:
         return Instruct()
     if request.invert:
         return Invert(image, sampler)
+    if request.replay:
+        return ReplayNoise(image, request.skip or 0.0, _source(request, pipeline))
     if request.mask is not None:
         shape = pipeline.model.image_shape
         redrawn = jnp.asarray(read_fitted_mask(request.mask, request.init_image, shape))
         num_resample = 10 if request.num_resample is None else request.num_resample
         return Inpaint(image, redrawn, num_resample, sampler)
     return Vary(image, 0.6 if request.strength is None else request.strength)
+
+
+def _source(request: SampleRequest, pipeline: Pipeline) -> dict[str, np.ndarray]:
+    """The conditions that describe the image, of one row."""
+    source: dict[str, np.ndarray] = {}
+    if request.source_prompt is not None:
+        if pipeline.reader is None:
+            raise ValueError("--source-prompt: this network was trained without texts.")
+        source |= pipeline.reader([request.source_prompt])
+    if request.source_label is not None:
+        source["label"] = class_labels(pipeline, request.source_label, 1, option="--source-label")
+    return source
 
 
 def _end(pipeline: Pipeline, word: str) -> Float[Array, "H W C"]:

@@ -7,6 +7,7 @@ from jaxtyping import UInt8
 
 from commands import draw, pipeline
 from commands.build import Job
+from commands.class_labels import class_labels
 from commands.pipeline import Pipeline
 from configs.recipe import Recipe
 from diffusion.data import images
@@ -23,7 +24,7 @@ def of_job(job: Job, trained: Pipeline) -> UInt8[np.ndarray, "height width C"]:
     count = job.recipe.run.num_samples
     if getattr(job.dataset, "texts", None) is None:  # few datasets have texts
         trained = pipeline.with_conditions(trained, job.dataset)
-        return images.grid(draw.draw(trained, draw.labels(trained, None, count), seed=0))
+        return images.grid(draw.draw(trained, class_labels(trained, None, count), seed=0))
     examples = _held_out(job.recipe) or job.dataset
     return of_examples(trained, examples, examples.first(count), seed=0)
 

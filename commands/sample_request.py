@@ -66,6 +66,9 @@ class SampleRequest:
       mask: image that is white where init_image is redrawn.
       num_resample: number of times that each step is taken with a mask.
       invert: whether to find the image's noise and draw the image from it again.
+      replay: whether to draw the image again under another class or text, with its own noise.
+      skip: share of the steps that replay leaves out, in [0, 1).
+      source_prompt, source_label: what init_image shows, for replay.
       low_res: small image to upscale.
       interpolate: two seeds or image files.
       hosts: how to find the other hosts.
@@ -95,6 +98,10 @@ class SampleRequest:
     mask: Path | None = None
     num_resample: int | None = None
     invert: bool = False
+    replay: bool = False
+    skip: float | None = None
+    source_prompt: str | None = None
+    source_label: str | None = None
     low_res: Path | None = None
     interpolate: tuple[str, str] | None = None
     hosts: HostOptions = HostOptions()
@@ -111,9 +118,12 @@ class SampleRequest:
                 option = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{option} {value} must be 1 or more.")
         self._one_of("init_image", "low_res", "interpolate")
-        edit = self._one_of("strength", "mask", "invert")
+        edit = self._one_of("strength", "mask", "invert", "replay")
         if edit is not None and self.init_image is None:
             raise ValueError(f"{edit} needs --init-image.")
+        for name in ("skip", "source_prompt", "source_label"):
+            if getattr(self, name) is not None and not self.replay:
+                raise ValueError(f"--{name.replace('_', '-')} needs --replay.")
         if self.negative_prompt is not None and not self.prompt:
             raise ValueError("--negative-prompt needs --prompt.")
         if self.num_resample is not None and self.mask is None:
@@ -306,6 +316,15 @@ def parse(argv: list[str]) -> SampleRequest:
         action="store_true",
         help="with --init-image: find its noise, draw it from that again, print the error",
     )
+    add(
+        "--replay",
+        action="store_true",
+        help="with --init-image: draw it again under another --label or --prompt, with its own "
+        "noise, so that the rest stays",
+    )
+    add("--skip", type=float, metavar="S", help="with --replay: share of the steps left out (0)")
+    add("--source-prompt", metavar="TEXT", help="with --replay: what the image shows")
+    add("--source-label", metavar="CLASS", help="with --replay: the class that the image shows")
     add("--low-res", type=Path, metavar="FILE", help="upscale this small image")
     add(
         "--interpolate",

@@ -16,6 +16,7 @@ from diffusion.denoiser import (
     Velocity,
     denoiser,
 )
+from diffusion.editing.ddpm_inversion import Inversion, ddpm_invert
 from diffusion.editing.inpaint import inpaint
 from diffusion.editing.interpolation import slerp
 from diffusion.editing.inversion import invert
@@ -109,6 +110,7 @@ __all__ = [
     "Heun",
     "ImportanceSampled",
     "Independent",
+    "Inversion",
     "Karras",
     "LearnedVariance",
     "LogNormal",
@@ -149,6 +151,7 @@ __all__ = [
     "classifier_guided",
     "clip",
     "clip_dynamically",
+    "ddpm_invert",
     "denoiser",
     "differentiable",
     "image_and_text_guided",

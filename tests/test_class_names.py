@@ -6,7 +6,8 @@ import unicodedata
 import pytest
 from runs import SMALL
 
-from commands import build, draw, pipeline, train_request
+from commands import build, pipeline, train_request
+from commands.class_labels import class_labels
 from diffusion.data import FashionMnist
 
 BREEDS = ("Persian", "Siamese", "all", "beagle", "caf\u00e9", "pug", "3", "poodle")
@@ -33,7 +34,7 @@ def breeds():
     ],
 )
 def test_a_class_is_chosen_by_its_name_or_else_by_its_number(breeds, label, classes):
-    assert draw.labels(breeds, label, 2).tolist() == classes
+    assert class_labels(breeds, label, 2).tolist() == classes
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_a_class_is_chosen_by_its_name_or_else_by_its_number(breeds, label, clas
 )
 def test_a_wrong_name_lists_those_that_are_near(breeds, label, says):
     with pytest.raises(ValueError, match=says):
-        draw.labels(breeds, label, 2)
+        class_labels(breeds, label, 2)
 
 
 def test_of_many_classes_ten_are_listed(breeds):
@@ -56,7 +57,7 @@ def test_of_many_classes_ten_are_listed(breeds):
     model = dataclasses.replace(breeds.model, num_classes=100)
     many = dataclasses.replace(breeds, model=model, class_names=names)
     with pytest.raises(ValueError, match=r"'breed 008', 'breed 009', \.\.\.$"):
-        draw.labels(many, "zzzz", 1)
+        class_labels(many, "zzzz", 1)
 
 
 def test_fashion_mnist_names_its_classes_where_it_has_labels():

@@ -158,6 +158,18 @@ def test_a_gif_shows_the_way_from_noise_to_the_images(run_dir, tmp_path):
             "--mask repeats each step 10 times, which DPMSolver cannot",
         ),
         (["--init-image", "{}/image.png", "--invert", "--sampler", "ddpm"], "draws no noise"),
+        (["--init-image", "{}/image.png", "--replay", "--invert"], "exclude each other"),
+        (["--init-image", "{}/image.png", "--replay", "--skip", "1"], "skip=1.0 is outside"),
+        (["--init-image", "{}/image.png", "--skip", "0.5"], "--skip needs --replay"),
+        (["--replay"], "--replay needs --init-image"),
+        (
+            ["--init-image", "{}/image.png", "--replay", "--source-label", "12"],
+            "--source-label 12 is not",
+        ),
+        (
+            ["--init-image", "{}/image.png", "--replay", "--source-prompt", "a"],
+            "--source-prompt: this network was trained without texts",
+        ),
         (["--init-image", "{}/image.png", "--low-res", "{}/low.png"], "exclude each other"),
         (["--low-res", "{}/flat.png"], "flat.png is 8 x 5"),
         (["--low-res", "{}/wide.png"], "wide.png is 8 x 4"),
@@ -206,3 +218,10 @@ def test_a_mistake_in_editing_is_one_line(run_dir, files, capsys, tmp_path, opti
 def test_a_sampler_that_is_named_has_its_own_defaults(recipes, options, expected):
     request = sample_request.parse(["folder", *options])
     assert request.sampling(Sampling(sampler=recipes)).sampler == expected
+
+
+def test_replaying_an_image_under_its_own_class_gives_it_back(run_dir, files, tmp_path):
+    folder, pixels = files
+    replay = ["--init-image", folder / "image.png", "--replay", "--num-steps", "6"]
+    same, _ = edited(run_dir, tmp_path, *replay, "--source-label", "3", "--label", "3")
+    np.testing.assert_array_equal(same[..., 0], np.broadcast_to(pixels, (3, 8, 8)))

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import train
-from commands import draw, pipeline
+from commands import pipeline
+from commands.class_labels import class_labels
 from diffusion.data import Pictures
 from diffusion.data.fit import Fit
 from diffusion.run.feed import prefetch
@@ -378,6 +379,6 @@ def test_the_command_trains_on_a_folder_and_samples_by_class(tmp_path, capsys):
     assert config["data"]["class_names"] == ["cat", "dog"]
     trained = pipeline.read(tmp_path / "run")
     assert (
-        draw.labels(trained, "dog", 2).tolist() == draw.labels(trained, "1", 2).tolist() == [1, 1]
+        class_labels(trained, "dog", 2).tolist() == class_labels(trained, "1", 2).tolist() == [1, 1]
     )
     assert os.listdir(tmp_path / "run" / "samples") == ["2.png"]

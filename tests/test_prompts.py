@@ -26,21 +26,26 @@ SMALL = """--data.image-size 8 --data.batch-size 8 --model.channels 8 --model.nu
     --mesh.data 1""".split()
 
 
-def trained(recipe, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(recipe)
-    options = ["--run-dir", str(folder / "run"), "--data.cache-dir", str(folder / "cache")]
-    train.main([recipe, *SMALL, *options])
-    return folder / "run"
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Where the drawings are kept, which takes seconds to make."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def trained(recipe, cache, tmp_path_factory):
+    run = tmp_path_factory.mktemp(recipe) / "run"
+    train.main([recipe, *SMALL, "--run-dir", str(run), "--data.cache-dir", str(cache)])
+    return run
 
 
 @pytest.fixture(scope="module")
-def editor(tmp_path_factory):
-    return trained("emoji_edit_small", tmp_path_factory)
+def editor(cache, tmp_path_factory):
+    return trained("emoji_edit_small", cache, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def painter(tmp_path_factory):
-    return trained("emoji", tmp_path_factory)
+def painter(cache, tmp_path_factory):
+    return trained("emoji", cache, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -165,17 +170,29 @@ def test_strength_and_inversion_work_with_prompts(kind, files, tmp_path, capsys,
     assert "reconstruction" in capsys.readouterr().out
 
 
+def test_replaying_an_image_keeps_it_under_its_own_prompt_and_edits_it_under_another(
+    painter, files, tmp_path
+):
+    replay = ["--init-image", files / "face.png", "--replay", "--num-images", 2, "--num-steps", 5]
+    image = images.read_pixels(files / "face.png", 3)
+    replay += ["--source-prompt", "red heart"]
+    same = drawn(painter, tmp_path, *replay, "--prompt", "red heart")
+    np.testing.assert_array_equal(same, np.broadcast_to(image, same.shape))
+    other = drawn(painter, tmp_path, *replay, "--prompt", "flag: Italy")
+    kept = drawn(painter, tmp_path, *replay, "--prompt", "flag: Italy", "--skip", 0.5)
+    assert (other != image).any() and (kept != image).any() and (kept != other).any()
+
+
 def test_training_draws_held_out_examples_with_their_texts(editor, painter):
     for run, per_cell in {editor: 3, painter: 2}.items():
         with Image.open(run / "samples" / "4.png") as grid:
             assert grid.width >= per_cell * 64 and grid.height > 64
 
 
-def test_a_run_with_texts_resumes_with_its_tokenizer(editor, tmp_path):
+def test_a_run_with_texts_resumes_with_its_tokenizer(editor, cache, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(editor, copy)
-    cache = json.loads((copy / "config.json").read_text())["data"]["cache_dir"]
-    options = [*SMALL, "--run-dir", str(copy), "--data.cache-dir", cache]
+    options = [*SMALL, "--run-dir", str(copy), "--data.cache-dir", str(cache)]
     train.main(["emoji_edit_small", *options, "--run.num-steps", "5"])
     assert (copy / "tokenizer.json").read_text() == (editor / "tokenizer.json").read_text()
 
@@ -201,6 +218,7 @@ def test_the_tokenizer_of_another_run_is_refused(editor, painter, files, tmp_pat
         ("painter", ["--prompt", "a", "--negative-prompt", "b"], "no effect without guidance"),
         ("painter", ["--prompt", "a", "--image-guidance", "2"], "condition_dropout above 0"),
         ("painter", ["--prompt", "a", "--label", "3"], "trained without classes"),
+        ("painter", ["--prompt", "a", "--source-prompt", "b"], "--source-prompt needs --replay"),
         ("editor", ["--init-image", "{}/none.png", "--prompt", "a"], "No such file"),
     ],
 )

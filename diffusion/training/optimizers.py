@@ -144,8 +144,6 @@ class Optax:
 class Muon:
     """Momentum, made orthogonal for every kernel; Adam for biases, norms, tables and the rest.
 
-
-
     A kernel is a matrix of all its inputs by its outputs. The learning rate is that of Adam: the
     root mean square of an update is 0.2 of it, about what Adam's is.
 
