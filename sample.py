@@ -9,7 +9,7 @@ what `--prompt` says; one that edits changes `--init-image` as `--prompt` says.
 import dataclasses
 import sys
 
-from commands import cli, draw, edits, pipeline, prompts, sample_request
+from commands import cli, draw, edit_request, pipeline, prompts, sample_request
 from commands.class_labels import class_labels
 from diffusion.data import sample_folder
 from diffusion.run import hosts
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
         trained = dataclasses.replace(trained, sampling=request.sampling(trained.sampling))
         trained.check()
         trained = prompts.of_request(request, trained)
-        edit = edits.of_request(request, trained)
+        edit = edit_request.of_request(request, trained)
         labels = class_labels(trained, request.label, request.count, uses_image=edit.uses_image)
         out, seed = request.out or request.folder / "images", request.seed
         result = draw.picture(trained, is_film=request.gif)

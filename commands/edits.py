@@ -7,7 +7,6 @@ changes nothing.
 import dataclasses
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -15,12 +14,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 import diffusion as dm
-from commands.class_labels import class_labels
-from commands.fitted_image import read_fitted, read_fitted_mask
 from commands.pipeline import Pipeline
-from commands.sample_request import SampleRequest, is_seed
 from diffusion.conditions import TEXTS, null
-from diffusion.data import images
 from diffusion.denoiser import Denoise
 from diffusion.pixels import from_pixels
 from diffusion.ranges import demand
@@ -196,11 +191,14 @@ class ReplayNoise(Edit):
       image: in [-1, 1].
       skip: share of the steps that are left out, in [0, 1); more keeps more of the image.
       source: conditions that describe the image, of one row; those that are missing are null.
+      concepts: what is added or removed, as conditions of one row and how it acts; with any, the
+        image is drawn under `source`.
     """
 
     image: Float[Array, "H W C"]
     skip: float
     source: dict[str, np.ndarray]
+    concepts: tuple[tuple[dict[str, np.ndarray], dm.Concept], ...] = ()
     uses_image = True
 
     def __post_init__(self):
@@ -209,10 +207,17 @@ class ReplayNoise(Edit):
     def parts(self, pipeline, batch, eps, sigmas, index, keys):
         described = {name: self._described(name, value) for name, value in batch.items()}
         plain = dataclasses.replace(pipeline.sampling, guidance=1.0, image_guidance=1.0)
-        source = dataclasses.replace(pipeline, sampling=plain).denoiser(**described)
+        unguided = dataclasses.replace(pipeline, sampling=plain)
+        source, denoise = unguided.denoiser(**described), pipeline.denoiser(**batch)
+        if self.concepts:
+            changes = [
+                (unguided.denoiser(**_with_rows(described, rows)), how)
+                for rows, how in self.concepts
+            ]
+            denoise = dm.with_concepts(source, changes)
         image = jnp.broadcast_to(self.image, eps.shape)
         x, rest, sampler = dm.ddpm_invert(source, image, sigmas, keys).begin(self.skip)
-        return Parts(sampler, pipeline.denoiser(**batch), x, rest)
+        return Parts(sampler, denoise, x, rest)
 
     def _described(self, name: str, value: Array) -> Array:
         if name in self.source:
@@ -269,74 +274,11 @@ class Interpolate(Edit):
         return sigmas[0] * dm.slerp(first, last, weight), sigmas
 
 
-def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
-    """The edit that the command's options ask for.
-
-    Raises:
-      ValueError, OSError: a file is not an image or has the wrong size, the strength is outside
-        (0, 1], or the sampler does not support the edit.
-    """
-    sampler = pipeline.sampling.sampler
-    if request.low_res is not None:
-        return Upscale(_read_low_res(pipeline, request.low_res))
-    if request.interpolate is not None:
-        first, last = request.interpolate
-        ends = _end(pipeline, first), _end(pipeline, last)
-        are_images = not is_seed(first), not is_seed(last)
-        return Interpolate(ends, are_images, request.count, sampler)
-    if request.init_image is None:
-        return Edit()
-    image = _read(pipeline, request.init_image)
-    is_plain = not (request.strength or request.mask or request.invert or request.replay)
-    if is_plain and "condition" in pipeline.conditions:
-        return Instruct()
-    if request.invert:
-        return Invert(image, sampler)
-    if request.replay:
-        return ReplayNoise(image, request.skip or 0.0, _source(request, pipeline))
-    if request.mask is not None:
-        shape = pipeline.model.image_shape
-        redrawn = jnp.asarray(read_fitted_mask(request.mask, request.init_image, shape))
-        num_resample = 10 if request.num_resample is None else request.num_resample
-        return Inpaint(image, redrawn, num_resample, sampler)
-    return Vary(image, 0.6 if request.strength is None else request.strength)
-
-
-def _source(request: SampleRequest, pipeline: Pipeline) -> dict[str, np.ndarray]:
-    """The conditions that describe the image, of one row."""
-    source: dict[str, np.ndarray] = {}
-    if request.source_prompt is not None:
-        if pipeline.reader is None:
-            raise ValueError("--source-prompt: this network was trained without texts.")
-        source |= pipeline.reader([request.source_prompt])
-    if request.source_label is not None:
-        source["label"] = class_labels(pipeline, request.source_label, 1, option="--source-label")
-    return source
-
-
-def _end(pipeline: Pipeline, word: str) -> Float[Array, "H W C"]:
-    """An end of an interpolation: the noise of a seed's first image, or an image."""
-    return pipeline.noise_of_seed(int(word)) if is_seed(word) else _read(pipeline, Path(word))
-
-
-def _read(pipeline: Pipeline, path: Path) -> Float[Array, "H W C"]:
-    return jnp.asarray(from_pixels(read_fitted(path, pipeline.model.image_shape)))
-
-
-def _read_low_res(pipeline: Pipeline, path: Path) -> Float[Array, "h w C"]:
-    height, width, channels = pipeline.model.image_shape
-    low = jnp.asarray(images.read(path, channels))
-    factor = height // low.shape[0]
-    if (factor * low.shape[0], factor * low.shape[1]) != (height, width):
-        raise ValueError(
-            f"{path} is {_size(low.shape)} pixels; the network draws {_size((height, width))}, "
-            "which must be an integer multiple of that in both directions."
-        )
-    return low
-
-
-def _size(shape: Any) -> str:
-    return f"{shape[1]} x {shape[0]}"
+def _with_rows(batch: dict[str, Any], rows: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The conditions of a batch with some replaced by the same row for each image."""
+    return batch | {
+        name: jnp.broadcast_to(jnp.asarray(row), batch[name].shape) for name, row in rows.items()
+    }
 
 
 def _reversible(sampler: Sampler) -> Sampler:

@@ -26,14 +26,17 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Pipeline:
         if request.prompt:
             raise ValueError("--prompt: this network was trained without texts; leave it out.")
         return pipelines.with_conditions(pipeline)
-    if not request.prompt:
+    prompts = request.prompt
+    if request.concepts:  # the image is drawn under the text that describes it
+        prompts = (request.source_prompt or "",)
+    if not prompts:
         raise ValueError('this network needs a text; give one by --prompt, or --prompt "".')
     edits_image = "condition" in pipeline.model.inputs
     if edits_image and request.init_image is None:
         raise ValueError(
             "this network edits an image as the prompt says; give the image by --init-image."
         )
-    count, prompts = request.count, request.prompt
+    count = request.count
     if count < len(prompts):
         raise ValueError(f"--num-images {count} is fewer than the {len(prompts)} prompts.")
     texts = [prompts[index * len(prompts) // count] for index in range(count)]

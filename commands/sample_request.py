@@ -69,6 +69,9 @@ class SampleRequest:
       replay: whether to draw the image again under another class or text, with its own noise.
       skip: share of the steps that replay leaves out, in [0, 1).
       source_prompt, source_label: what init_image shows, for replay.
+      add, remove: texts of what replay adds to the image, or removes from it.
+      edit_scale: how strongly, >= 0.
+      edit_threshold: share of the pixels that stay, in [0, 1).
       low_res: small image to upscale.
       interpolate: two seeds or image files.
       hosts: how to find the other hosts.
@@ -102,6 +105,10 @@ class SampleRequest:
     skip: float | None = None
     source_prompt: str | None = None
     source_label: str | None = None
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    edit_scale: float | None = None
+    edit_threshold: float | None = None
     low_res: Path | None = None
     interpolate: tuple[str, str] | None = None
     hosts: HostOptions = HostOptions()
@@ -121,13 +128,26 @@ class SampleRequest:
         edit = self._one_of("strength", "mask", "invert", "replay")
         if edit is not None and self.init_image is None:
             raise ValueError(f"{edit} needs --init-image.")
-        for name in ("skip", "source_prompt", "source_label"):
-            if getattr(self, name) is not None and not self.replay:
+        for name in ("skip", "source_prompt", "source_label", "add", "remove"):
+            if getattr(self, name) not in (None, ()) and not self.replay:
                 raise ValueError(f"--{name.replace('_', '-')} needs --replay.")
+        for name in ("edit_scale", "edit_threshold"):
+            if getattr(self, name) is not None and not self.concepts:
+                raise ValueError(f"--{name.replace('_', '-')} needs --add or --remove.")
+        if self.concepts and self.prompt:
+            raise ValueError(
+                "--prompt draws the image anew, --add and --remove change it; use --source-prompt "
+                "to say what it shows."
+            )
         if self.negative_prompt is not None and not self.prompt:
             raise ValueError("--negative-prompt needs --prompt.")
         if self.num_resample is not None and self.mask is None:
             raise ValueError("--num-resample needs --mask.")
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """What is added or removed."""
+        return (*self.add, *self.remove)
 
     @property
     def count(self) -> int:
@@ -325,6 +345,21 @@ def parse(argv: list[str]) -> SampleRequest:
     add("--skip", type=float, metavar="S", help="with --replay: share of the steps left out (0)")
     add("--source-prompt", metavar="TEXT", help="with --replay: what the image shows")
     add("--source-label", metavar="CLASS", help="with --replay: the class that the image shows")
+    add(
+        "--add",
+        nargs="+",
+        default=(),
+        metavar="TEXT",
+        help="with --replay, in place of --prompt: add these to the image, where they act most",
+    )
+    add("--remove", nargs="+", default=(), metavar="TEXT", help="the same: remove these")
+    add("--edit-scale", type=float, metavar="S", help="how strongly --add and --remove act (5)")
+    add(
+        "--edit-threshold",
+        type=float,
+        metavar="Q",
+        help="share of the pixels that --add and --remove leave as they are, in [0, 1) (0.9)",
+    )
     add("--low-res", type=Path, metavar="FILE", help="upscale this small image")
     add(
         "--interpolate",
@@ -337,5 +372,6 @@ def parse(argv: list[str]) -> SampleRequest:
     given = vars(cli.parse(parser, argv))
     hosts = HostOptions(given.pop("coordinator"), given.pop("num_hosts"), given.pop("host_index"))
     ends = given.pop("interpolate")
-    given["prompt"] = tuple(given["prompt"])
+    for name in ("prompt", "add", "remove"):
+        given[name] = tuple(given[name])
     return SampleRequest(**given, interpolate=ends and (ends[0], ends[1]), hosts=hosts)

@@ -20,6 +20,7 @@ from diffusion.editing.ddpm_inversion import Inversion, ddpm_invert
 from diffusion.editing.inpaint import inpaint
 from diffusion.editing.interpolation import slerp
 from diffusion.editing.inversion import invert
+from diffusion.editing.ledits import Concept, with_concepts
 from diffusion.editing.repaint import RePaint
 from diffusion.editing.sdedit import begin_from
 from diffusion.editing.super_resolution import super_resolve
@@ -87,6 +88,7 @@ __all__ = [
     "AdamsBashforth",
     "Ancestral",
     "BaseSampler",
+    "Concept",
     "Consistency",
     "ConsistencySampler",
     "ConsistencyTimesteps",
@@ -168,4 +170,5 @@ __all__ = [
     "super_resolve",
     "trajectory",
     "variational_bound",
+    "with_concepts",
 ]

@@ -183,6 +183,17 @@ def test_replaying_an_image_keeps_it_under_its_own_prompt_and_edits_it_under_ano
     assert (other != image).any() and (kept != image).any() and (kept != other).any()
 
 
+def test_concepts_change_the_pixels_where_they_act_most_and_no_others(painter, files, tmp_path):
+    replay = ["--init-image", files / "face.png", "--replay", "--num-images", 2, "--num-steps", 5]
+    image = images.read_pixels(files / "face.png", 3)
+    concepts = ["--add", "red heart", "--remove", "flag: Italy", "--edit-scale", 20]
+    nothing = drawn(painter, tmp_path, *replay, *concepts[:4], "--edit-scale", 0)
+    np.testing.assert_array_equal(nothing, np.broadcast_to(image, nothing.shape))
+    found = drawn(painter, tmp_path, *replay, *concepts, "--skip", 0.7, "--edit-threshold", 0.8)
+    changed = (found != image).any(-1).mean()
+    assert 0 < changed <= 1  # after several steps, and through convolutions, more than 20 %
+
+
 def test_training_draws_held_out_examples_with_their_texts(editor, painter):
     for run, per_cell in {editor: 3, painter: 2}.items():
         with Image.open(run / "samples" / "4.png") as grid:
@@ -219,6 +230,18 @@ def test_the_tokenizer_of_another_run_is_refused(editor, painter, files, tmp_pat
         ("painter", ["--prompt", "a", "--image-guidance", "2"], "condition_dropout above 0"),
         ("painter", ["--prompt", "a", "--label", "3"], "trained without classes"),
         ("painter", ["--prompt", "a", "--source-prompt", "b"], "--source-prompt needs --replay"),
+        ("painter", ["--add", "a"], "--add needs --replay"),
+        ("painter", ["--prompt", "a", "--edit-scale", "2"], "needs --add or --remove"),
+        (
+            "painter",
+            ["--init-image", "{}/face.png", "--replay", "--add", "a", "--prompt", "b"],
+            "use --source-prompt",
+        ),
+        (
+            "painter",
+            ["--init-image", "{}/face.png", "--replay", "--add", "a", "--edit-threshold", "1"],
+            "threshold=1.0 is outside",
+        ),
         ("editor", ["--init-image", "{}/none.png", "--prompt", "a"], "No such file"),
     ],
 )

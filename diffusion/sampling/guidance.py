@@ -91,7 +91,8 @@ class BatchedCall:
         return jnp.concatenate([x_t] * self._count), jnp.concatenate([sigma] * self._count)
 
 
-def _calls(*denoisers: Denoise) -> SeparateCalls | BatchedCall:
+def estimates_of(*denoisers: Denoise) -> SeparateCalls | BatchedCall:
+    """A function that gives the estimates of all these, in one call if they share a network."""
     first = denoisers[0]
     if isinstance(first, Denoiser) and all(
         isinstance(other, Denoiser)
@@ -124,7 +125,7 @@ def classifier_free(
     """
     demand("(-inf, inf)", scale=scale)
     demand("[0, 1]", rescale=rescale)
-    return Guided(_calls(cond, uncond), scale, rescale)
+    return Guided(estimates_of(cond, uncond), scale, rescale)
 
 
 @jax.tree_util.register_dataclass
@@ -165,7 +166,7 @@ def image_and_text_guided(
     Source: Brooks et al. 2022, arXiv:2211.09800 (InstructPix2Pix), equation 3.
     """
     demand("(-inf, inf)", scale=scale, image_scale=image_scale)
-    return GuidedTwice(_calls(both, image, neither), scale, image_scale)
+    return GuidedTwice(estimates_of(both, image, neither), scale, image_scale)
 
 
 def autoguidance(good: Denoise, bad: Denoise, scale: float) -> Denoise:
@@ -178,7 +179,7 @@ def autoguidance(good: Denoise, bad: Denoise, scale: float) -> Denoise:
     Source: Karras et al. 2024, arXiv:2406.02507, equation 1.
     """
     demand("(-inf, inf)", scale=scale)
-    return Guided(_calls(good, bad), scale, 0.0)
+    return Guided(estimates_of(good, bad), scale, 0.0)
 
 
 @jax.tree_util.register_dataclass

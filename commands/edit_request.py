@@ -1,0 +1,104 @@
+"""The edit that the options of `sample.py` ask for."""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+import diffusion as dm
+from commands.class_labels import class_labels
+from commands.edits import Edit, Inpaint, Instruct, Interpolate, Invert, ReplayNoise, Upscale, Vary
+from commands.fitted_image import read_fitted, read_fitted_mask
+from commands.pipeline import Pipeline
+from commands.sample_request import SampleRequest, is_seed
+from diffusion.data import images
+from diffusion.pixels import from_pixels
+
+
+def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
+    """The edit that the command's options ask for.
+
+    Raises:
+      ValueError, OSError: a file is not an image or has the wrong size, the strength is outside
+        (0, 1], or the sampler does not support the edit.
+    """
+    sampler = pipeline.sampling.sampler
+    if request.low_res is not None:
+        return Upscale(_read_low_res(pipeline, request.low_res))
+    if request.interpolate is not None:
+        first, last = request.interpolate
+        ends = _end(pipeline, first), _end(pipeline, last)
+        are_images = not is_seed(first), not is_seed(last)
+        return Interpolate(ends, are_images, request.count, sampler)
+    if request.init_image is None:
+        return Edit()
+    image = _read(pipeline, request.init_image)
+    is_plain = not (request.strength or request.mask or request.invert or request.replay)
+    if is_plain and "condition" in pipeline.conditions:
+        return Instruct()
+    if request.invert:
+        return Invert(image, sampler)
+    if request.replay:
+        source, concepts = _source(request, pipeline), _concepts(request, pipeline)
+        return ReplayNoise(image, request.skip or 0.0, source, concepts)
+    if request.mask is not None:
+        shape = pipeline.model.image_shape
+        redrawn = jnp.asarray(read_fitted_mask(request.mask, request.init_image, shape))
+        num_resample = 10 if request.num_resample is None else request.num_resample
+        return Inpaint(image, redrawn, num_resample, sampler)
+    return Vary(image, 0.6 if request.strength is None else request.strength)
+
+
+def _source(request: SampleRequest, pipeline: Pipeline) -> dict[str, np.ndarray]:
+    """The conditions that describe the image, of one row."""
+    source: dict[str, np.ndarray] = {}
+    if request.source_prompt is not None:
+        if pipeline.reader is None:
+            raise ValueError("--source-prompt: this network was trained without texts.")
+        source |= pipeline.reader([request.source_prompt])
+    if request.source_label is not None:
+        source["label"] = class_labels(pipeline, request.source_label, 1, option="--source-label")
+    return source
+
+
+def _concepts(
+    request: SampleRequest, pipeline: Pipeline
+) -> tuple[tuple[dict[str, np.ndarray], dm.Concept], ...]:
+    """What --add and --remove name, as conditions of one row and how it acts."""
+    if not request.concepts:
+        return ()
+    if pipeline.reader is None:
+        raise ValueError("--add and --remove: this network was trained without texts.")
+    scale = 5.0 if request.edit_scale is None else request.edit_scale
+    threshold = 0.9 if request.edit_threshold is None else request.edit_threshold
+    signs = [(text, 1) for text in request.add] + [(text, -1) for text in request.remove]
+    return tuple(
+        (pipeline.reader([text]), dm.Concept(sign * scale, threshold)) for text, sign in signs
+    )
+
+
+def _end(pipeline: Pipeline, word: str) -> Float[Array, "H W C"]:
+    """An end of an interpolation: the noise of a seed's first image, or an image."""
+    return pipeline.noise_of_seed(int(word)) if is_seed(word) else _read(pipeline, Path(word))
+
+
+def _read(pipeline: Pipeline, path: Path) -> Float[Array, "H W C"]:
+    return jnp.asarray(from_pixels(read_fitted(path, pipeline.model.image_shape)))
+
+
+def _read_low_res(pipeline: Pipeline, path: Path) -> Float[Array, "h w C"]:
+    height, width, channels = pipeline.model.image_shape
+    low = jnp.asarray(images.read(path, channels))
+    factor = height // low.shape[0]
+    if (factor * low.shape[0], factor * low.shape[1]) != (height, width):
+        raise ValueError(
+            f"{path} is {_size(low.shape)} pixels; the network draws {_size((height, width))}, "
+            "which must be an integer multiple of that in both directions."
+        )
+    return low
+
+
+def _size(shape: Any) -> str:
+    return f"{shape[1]} x {shape[0]}"
