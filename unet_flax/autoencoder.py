@@ -96,9 +96,10 @@ class LatentEncoder(nnx.Module):
         for level_width in config.widths:
             if len(self.levels) > 0:
                 self.levels[-1].append(Downsample(width, **parts.convs))
-            self.levels.append(parts.res_blocks(width, level_width, config.num_res_blocks))
+            blocks = parts.res_blocks(width, level_width, config.num_res_blocks)
+            self.levels.append(nnx.List(blocks))
             width = level_width
-        self.middle = parts.middle(width)
+        self.middle = nnx.List(parts.middle(width))
         self.norm_out = parts.norm(width)
         self.conv_out = conv(width, moments, **parts.convs)
         self.quant_conv = parts.pixelwise(moments) if config.use_quant_conv else identity
@@ -133,12 +134,13 @@ class LatentDecoder(nnx.Module):
         width, latent = config.widths[-1], config.latent_channels
         self.post_quant_conv = parts.pixelwise(latent) if config.use_post_quant_conv else identity
         self.conv_in = conv(latent, width, **parts.convs)
-        self.middle = parts.middle(width)
+        self.middle = nnx.List(parts.middle(width))
         self.levels = nnx.List([])
         for level_width in reversed(config.widths):
             if len(self.levels) > 0:
                 self.levels[-1].append(Upsample(width, **parts.convs))
-            self.levels.append(parts.res_blocks(width, level_width, config.num_res_blocks + 1))
+            blocks = parts.res_blocks(width, level_width, config.num_res_blocks + 1)
+            self.levels.append(nnx.List(blocks))
             width = level_width
         self.norm_out = parts.norm(width)
         self.conv_out = conv(width, config.image_channels, **parts.convs)
@@ -167,18 +169,18 @@ class Parts:
             num_groups=config.num_groups, norm_eps=NORM_EPS, **self.convs
         )
 
-    def res_blocks(self, in_width: int, width: int, num_blocks: int) -> nnx.List:
+    def res_blocks(self, in_width: int, width: int, num_blocks: int) -> list[nnx.Module]:
         """The residual blocks of a level, the first of which changes the width."""
         in_widths = [in_width] + [width] * (num_blocks - 1)
-        return nnx.List([ResBlock(before, width, **self.blocks) for before in in_widths])
+        return [ResBlock(before, width, **self.blocks) for before in in_widths]
 
-    def middle(self, width: int) -> nnx.List:
+    def middle(self, width: int) -> list[nnx.Module]:
         """A residual block, self-attention with one head where there is any, a residual block."""
         around = [ResBlock(width, width, **self.blocks) for _ in range(2)]
         attention = (
             [SelfAttention(width, **self.blocks)] if self.config.mid_block_add_attention else []
         )
-        return nnx.List([around[0], *attention, around[1]])
+        return [around[0], *attention, around[1]]
 
     def norm(self, width: int) -> GroupNorm:
         return GroupNorm(width, self.config.num_groups, NORM_EPS, **self.types)
