@@ -52,6 +52,11 @@ def read(folder: Path) -> DiffusersPipeline:
     values = read_json(path) if path.is_file() else {"_class_name": "DDPMScheduler"}
     method = diffusers_schedulers.method_of(values, name, str(path))
     unet = unet_flax.load_diffusers(folder)
+    if not isinstance(unet, unet_flax.UNet):
+        raise ValueError(
+            f"{folder}: {type(unet).__name__} draws no images by itself; a U-Net does. "
+            "unet_flax.load_diffusers reads it."
+        )
     if isinstance(unet.config.noise_features, unet_flax.Fourier):
         raise ValueError(
             f"{folder}: time_embedding_type='fourier' (a VE network) cannot be sampled from here; "

@@ -19,7 +19,7 @@ METHOD = (
 TRAINING = "diffusion/training/*"
 NETWORKS = "unet_flax/__init__ unet_flax/*"
 FIELDS = "unet_flax/rules unet_flax/sizes unet_flax/embeddings unet_flax/noise_features"
-CONFIGS = "unet_flax/config unet_flax/edm2_config"
+CONFIGS = "unet_flax/config unet_flax/edm2_config unet_flax/autoencoder_config"
 NETWORK_ROOMS = {
     # each may import files of the rows above it, and only those that it names
     "unet_flax/rules": ("numpy", ""),
@@ -50,6 +50,7 @@ NETWORK_ROOMS = {
         f"{FIELDS} unet_flax/blocks unet_flax/resample unet_flax/text_encoder",
     ),
     "unet_flax/edm2_config": ("", "unet_flax/rules unet_flax/sizes unet_flax/magnitude"),
+    "unet_flax/autoencoder_config": ("", "unet_flax/rules unet_flax/sizes"),
     "unet_flax/encoder": (
         "jax jaxtyping flax",
         "unet_flax/config unet_flax/blocks unet_flax/attention unet_flax/embeddings "
@@ -70,10 +71,16 @@ NETWORK_ROOMS = {
         "unet_flax/edm2_config unet_flax/blocks unet_flax/magnitude unet_flax/embeddings "
         "unet_flax/resample unet_flax/inputs",
     ),
+    "unet_flax/autoencoder": (
+        "jax jaxtyping flax",
+        "unet_flax/autoencoder_config unet_flax/rules unet_flax/blocks unet_flax/attention "
+        "unet_flax/resample",
+    ),
     "unet_flax/classic": ("jax jaxtyping flax", "unet_flax/rules"),
     "unet_flax/model": (
         "flax",
-        f"{CONFIGS} unet_flax/unet unet_flax/edm2 unet_flax/classifier unet_flax/functional",
+        f"{CONFIGS} unet_flax/unet unet_flax/edm2 unet_flax/classifier unet_flax/autoencoder "
+        "unet_flax/functional",
     ),
     "unet_flax/presets/*": (
         "",
@@ -82,7 +89,8 @@ NETWORK_ROOMS = {
     ),
     "unet_flax/diffusers/*": (
         "jax flax numpy safetensors",
-        f"{FIELDS} unet_flax/config unet_flax/unet unet_flax/functional unet_flax/resample",
+        f"{FIELDS} unet_flax/config unet_flax/unet unet_flax/functional unet_flax/resample "
+        "unet_flax/autoencoder unet_flax/autoencoder_config",
     ),
     "unet_flax/__init__": ("", "unet_flax/*"),
 }

@@ -43,6 +43,11 @@ COUNTS = [
     (presets.edm2_l(), 777_492_197),
     (presets.edm2_xl(), 1_119_276_709),
     (presets.edm2_xxl(), 1_523_156_581),
+    # the autoencoders that Stable Diffusion's folders hold: diffusers' AutoencoderKL of their
+    # configurations
+    (presets.sd_autoencoder(), 83_653_863),
+    (presets.sdxl_autoencoder(), 83_653_863),
+    (presets.sd3_autoencoder(), 83_819_683),
 ]
 
 

@@ -2,6 +2,8 @@
 
 from unet_flax import presets
 from unet_flax.attention import AttentionPool, CrossAttention, SelfAttention
+from unet_flax.autoencoder import Autoencoder, kl_divergence
+from unet_flax.autoencoder_config import AutoencoderConfig
 from unet_flax.blocks import GroupNorm, ResBlock
 from unet_flax.classic import ClassicUNet, Classifier, ConvBlock, DownBlock, Encoder, UpBlock
 from unet_flax.classifier import UNetClassifier, UNetClassifierConfig
@@ -21,6 +23,8 @@ from unet_flax.unet import UNet
 
 __all__ = [
     "AttentionPool",
+    "Autoencoder",
+    "AutoencoderConfig",
     "Classifier",
     "ClassicUNet",
     "ConvBlock",
@@ -55,6 +59,7 @@ __all__ = [
     "Upsample",
     "fitted",
     "functional",
+    "kl_divergence",
     "load_diffusers",
     "make",
     "module",

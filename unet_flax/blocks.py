@@ -146,14 +146,15 @@ class ResBlock(nnx.Module):
     """Two 3x3 convolutions around the embedding, added to a skip path.
 
     h = conv_in(resample(act(norm_in(x))))
-    h = norm_out(h + emb_proj(act(emb)))  or, with scale_shift, norm_out(h) (1 + scale) + shift
+    h = norm_out(h + emb_proj(act(emb)))  or, with scale_shift, norm_out(h) (1 + scale) + shift,
+        or, without an embedding, norm_out(h)
     y = skip_scale * (skip(resample(x)) + conv_out(dropout(act(h))))
 
     The skip path is the identity, or a 1x1 convolution where the width changes.
 
     Args:
       in_channels, out_channels: width before and after.
-      emb_channels: E, width of the embedding.
+      emb_channels: E, width of the embedding, or None for a block without one.
       activation: act, a name of `ACTIVATIONS`.
       scale_shift: whether the embedding scales and shifts, or is added alone.
       resample: halves or doubles the images inside the block, as in BigGAN.
@@ -172,7 +173,7 @@ class ResBlock(nnx.Module):
         self,
         in_channels: int,
         out_channels: int,
-        emb_channels: int,
+        emb_channels: int | None = None,
         *,
         activation: str = "silu",
         scale_shift: bool = False,
@@ -195,7 +196,11 @@ class ResBlock(nnx.Module):
         self.skip_scale = skip_scale
         self.norm_in = GroupNorm(in_channels, num_groups, norm_eps, **types)
         self.conv_in = conv(in_channels, out_channels, dims=dims, rngs=rngs, **types)
-        self.emb_proj = nnx.Linear(emb_channels, out_channels * (1 + scale_shift), **linear)
+        self.emb_proj = (
+            None
+            if emb_channels is None
+            else nnx.Linear(emb_channels, out_channels * (1 + scale_shift), **linear)
+        )
         self.norm_out = GroupNorm(out_channels, num_groups, norm_eps, **types)
         self.dropout_rate = dropout
         self.conv_out = conv(
@@ -210,12 +215,16 @@ class ResBlock(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B *spatial C"],
-        emb: Float[Array, "B E"],
+        emb: Float[Array, "B E"] | None = None,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B *resampled out"]:
         act = ACTIVATIONS[self.activation]
         h = self.conv_in(self.resample(act(self.norm_in(x))))
-        h = act(self.embed(self.norm_out, h, self.emb_proj(act(emb))))
-        h = dropout(h, self.dropout_rate, dropout_key)
+        if self.emb_proj is None:
+            h = self.norm_out(h)
+        else:
+            assert emb is not None  # the network gives it to each of its blocks
+            h = self.embed(self.norm_out, h, self.emb_proj(act(emb)))
+        h = dropout(act(h), self.dropout_rate, dropout_key)
         # conv_out is zero at init: the block starts as its skip path
         return self.skip_scale * (self.skip(self.resample(x)) + self.conv_out(h))

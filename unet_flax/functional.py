@@ -43,7 +43,7 @@ class Functional:
     def __reduce__(self) -> tuple[Any, ...]:
         return Functional, (self.graph,)  # the hash of a text differs between processes
 
-    def __call__(self, params: Params, *args: Any, **kwargs: Any) -> Array:
+    def __call__(self, params: Params, *args: Any, **kwargs: Any) -> Any:
         return nnx.merge(self.graph, _keyed(params, _list_index))(*args, **kwargs)
 
 

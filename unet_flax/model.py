@@ -26,6 +26,8 @@ from typing import Any
 
 from flax import nnx
 
+from unet_flax.autoencoder import Autoencoder
+from unet_flax.autoencoder_config import AutoencoderConfig
 from unet_flax.classifier import UNetClassifier, UNetClassifierConfig
 from unet_flax.config import UNetConfig
 from unet_flax.edm2 import EDM2UNet
@@ -38,11 +40,13 @@ Model = UNetConfig | EDM2Config
 NETWORKS: dict[type, type[nnx.Module]] = {
     UNetConfig: UNet,
     EDM2Config: EDM2UNet,
-    UNetClassifierConfig: UNetClassifier,  # no Model: it denoises nothing
+    # no Models: they denoise nothing
+    UNetClassifierConfig: UNetClassifier,
+    AutoencoderConfig: Autoencoder,
 }
 
 
-def make(config: Model | UNetClassifierConfig, rngs: nnx.Rngs) -> Any:
+def make(config: Model | UNetClassifierConfig | AutoencoderConfig, rngs: nnx.Rngs) -> Any:
     """The network of a configuration, with new weights.
 
     Raises:
@@ -51,7 +55,7 @@ def make(config: Model | UNetClassifierConfig, rngs: nnx.Rngs) -> Any:
     return NETWORKS[type(config)](config, rngs=rngs)  # pyright: ignore[reportCallIssue]
 
 
-def module(config: Model | UNetClassifierConfig, params: Params) -> Any:
+def module(config: Model | UNetClassifierConfig | AutoencoderConfig, params: Params) -> Any:
     """The network of a configuration, with these parameters, as `functional` gives them.
 
     Raises:

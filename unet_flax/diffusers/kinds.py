@@ -1,27 +1,30 @@
 """Reads and writes diffusers folders: the class that config.json names decides which network.
 
 unet = load_diffusers("ddpm-cifar10-32")     # a pipeline's folder, or the network's own
+autoencoder = load_diffusers("sd/vae")
 save_diffusers(unet, "folder")               # UNet2DModel.from_pretrained("folder") reads it
 """
 
 from pathlib import Path
 from typing import Any
 
+from unet_flax.autoencoder import Autoencoder
+from unet_flax.diffusers.autoencoder import read_autoencoder, write_autoencoder
 from unet_flax.diffusers.folder import read_json, read_weights, write
 from unet_flax.diffusers.unet import Size, read_unet, write_unet
 from unet_flax.unet import UNet
 
-READERS = {"UNet2DModel": read_unet}
+READERS = {"UNet2DModel": read_unet, "AutoencoderKL": read_autoencoder}
 """(values, weights, image_size, dtype) -> network, by config.json's _class_name."""
 
-WRITERS = {UNet: write_unet}
+WRITERS = {UNet: write_unet, Autoencoder: write_autoencoder}
 """network -> (values, weights), by the network's class."""
 
 
-def load_diffusers(folder: str | Path, *, image_size: Size = None, dtype: str = "float32") -> UNet:
-    """Reads a network that diffusers wrote.
+def load_diffusers(folder: str | Path, *, image_size: Size = None, dtype: str = "float32") -> Any:
+    """Reads a network that diffusers wrote: a `UNet` or an `Autoencoder`.
 
-    Its classes have no null class: every label must be given. A network of time_embedding_type
+    A UNet's classes have no null class: every label must be given. One of time_embedding_type
     "fourier" takes c_noise = ln(timestep) here, and its output is what diffusers divides by the
     timestep.
 
@@ -30,7 +33,7 @@ def load_diffusers(folder: str | Path, *, image_size: Size = None, dtype: str = 
         pipeline's folder with all that in `unet`; or a checkpoint of training, of which the average
         in `unet_ema` is read, if there is one.
       image_size: size in pixels, one number or (height, width), where it is not config.json's
-        sample_size.
+        sample_size; an autoencoder takes every size.
       dtype: type in which the network computes; parameters are float32.
     Raises:
       FileNotFoundError: config.json or the weights are not there.
@@ -55,21 +58,23 @@ def network_folder(folder: Path) -> Path:
     return folder
 
 
-def save_diffusers(unet: Any, folder: str | Path) -> None:
-    """Writes config.json and the weights so that `UNet2DModel.from_pretrained(folder)` reads them.
+def save_diffusers(network: Any, folder: str | Path) -> None:
+    """Writes config.json and the weights so that diffusers' `from_pretrained(folder)` reads them.
 
-    The null class becomes the last of diffusers' classes: give it num_classes there, where this
-    library takes -1.
+    A UNet's null class becomes the last of diffusers' classes: give it num_classes there, where
+    this library takes -1.
 
     Args:
-      unet: a `UNet`.
-      folder: is made where it is missing; a pipeline's network belongs in its folder `unet`.
+      network: a `UNet`, which becomes a UNet2DModel, or an `Autoencoder`, an AutoencoderKL.
+      folder: is made where it is missing; a pipeline's network belongs in its folder `unet`, its
+        autoencoder in `vae`.
     Raises:
-      ValueError: the network is no UNet, or has what UNet2DModel does not; names the field.
+      ValueError: the network is neither, or has what diffusers' class does not; names the field.
     """
-    if type(unet) not in WRITERS:
+    if type(network) not in WRITERS:
+        kinds = " or ".join(kind.__name__ for kind in WRITERS)
         raise ValueError(
-            f"unet={type(unet).__name__} cannot be expressed by diffusers' UNet2DModel; a UNet can."
+            f"network={type(network).__name__} cannot be expressed by diffusers; {kinds} can."
         )
-    values, weights = WRITERS[type(unet)](unet)
+    values, weights = WRITERS[type(network)](network)
     write(Path(folder), values, weights)

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from unet_flax.diffusers.unet_config import from_diffusers, to_diffusers
-from unet_flax.diffusers.weights import Path, fill, kernel_to_torch, leaves
+from unet_flax.diffusers.weights import Path, current_names, fill, kernel_to_torch, leaves
 from unet_flax.functional import functional
 from unet_flax.unet import UNet
 
@@ -31,7 +31,7 @@ def read_unet(
     """
     config = from_diffusers(values, image_size, dtype)
     graph, shapes = nnx.split(nnx.eval_shape(lambda: UNet(config, rngs=nnx.Rngs(0))))
-    current = {_current_name(name): array for name, array in weights.items()}
+    current = current_names(weights)
     return nnx.merge(graph, fill(nnx.to_pure_dict(shapes), current, name_of, to_torch))
 
 
@@ -44,14 +44,6 @@ def write_unet(unet: UNet) -> tuple[dict[str, Any], dict[str, Any]]:
     values = to_diffusers(unet.config)
     params = leaves(functional(unet)[1])
     return values, {name_of(path): to_torch(path, np.asarray(leaf)) for path, leaf in params}
-
-
-def _current_name(name: str) -> str:
-    """Attention had other names in old checkpoints, such as google/ddpm-*."""
-    old = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-    owner, dot, kind = name.rpartition(".")
-    rest, another_dot, layer = owner.rpartition(".")
-    return f"{rest}{another_dot}{old.get(layer, layer)}{dot}{kind}"
 
 
 LAYERS = {

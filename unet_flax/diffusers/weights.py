@@ -62,6 +62,30 @@ def fill(
     return filled
 
 
+def current_names(weights: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Attention had other names in old checkpoints, such as google/ddpm-*.
+
+    Raises:
+      ValueError: a weight is there by both of its names.
+    """
+    current: dict[str, jax.Array] = {}
+    for name, array in weights.items():
+        new = _current_name(name)
+        if new != name and new in weights:
+            raise ValueError(
+                f"the weights {name} and {new} are the old and the new name of one; leave one."
+            )
+        current[new] = array
+    return current
+
+
+def _current_name(name: str) -> str:
+    old = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+    owner, dot, kind = name.rpartition(".")
+    rest, another_dot, layer = owner.rpartition(".")
+    return f"{rest}{another_dot}{old.get(layer, layer)}{dot}{kind}"
+
+
 def _some(names: list[str]) -> str:
     if not names:
         return ""

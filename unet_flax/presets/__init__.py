@@ -10,6 +10,11 @@ from unet_flax.presets.adm import (
     adm_imagenet256,
     adm_imagenet512,
 )
+from unet_flax.presets.autoencoder import (
+    sd3_autoencoder,
+    sd_autoencoder,
+    sdxl_autoencoder,
+)
 from unet_flax.presets.ddpm import (
     ddpm_celebahq256,
     ddpm_cifar10,
@@ -56,4 +61,7 @@ __all__ = [
     "edm_ncsnpp_cifar10",
     "iddpm_cifar10",
     "scoresde_ddpmpp_cifar10",
+    "sd3_autoencoder",
+    "sd_autoencoder",
+    "sdxl_autoencoder",
 ]
