@@ -1,6 +1,7 @@
 """The pictures that training draws: a grid of samples, or texts with what was drawn of them."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -25,7 +26,7 @@ def of_job(job: Job, trained: Pipeline) -> UInt8[np.ndarray, "height width C"]:
     if getattr(job.dataset, "texts", None) is None:  # few datasets have texts
         trained = pipeline.with_conditions(trained, job.dataset)
         return images.grid(draw.draw(trained, class_labels(trained, None, count), seed=0))
-    examples = _held_out(job.recipe) or job.dataset
+    examples: Any = _held_out(job.recipe) or job.dataset
     return of_examples(trained, examples, examples.first(count), seed=0)
 
 

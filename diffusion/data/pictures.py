@@ -143,9 +143,10 @@ class Pictures:
         assert self.captions is not None
         file, _, column = self.captions.partition(":")
         if file.lower().endswith((".csv", ".jsonl")):
-            table = dict(read_table(source, file, (FILE_COLUMNS, (column or "text",))))
+            rows = read_table(source, file, (FILE_COLUMNS, (column or "text",)))
+            table = {name.removeprefix("./"): text for name, text in rows}
             names = [name.removeprefix("./") for name in source.names]
-            check_pictures(file, [name.removeprefix("./") for name in table], names)
+            check_pictures(file, list(table), names)
             if without := [name for name in names if name not in table]:
                 raise ValueError(
                     f"{file} has no text for {len(without)} of {len(names)} pictures, such as "

@@ -116,7 +116,7 @@ def _invert(
     xs = jax.lax.map(lambda k: image + sigmas[k] * unit_noise(key, k, image), indices)
 
     def shift(index: Array) -> Array:
-        at = StepContext(index, sigmas, jnp.int32(num_steps), None)
+        at = StepContext(index, sigmas, jnp.int32(num_steps), key)
         return _mean(euler, denoise, xs[index], at)
 
     # one step after the other, since all at once would take the memory of a large batch
