@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num-steps", type=int, default=10)
+    parser.add_argument("--cells", type=int, default=60, help="edits in the picture (60)")
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--image-guidance", type=float, default=1.0)
     args = parser.parse_args()
@@ -48,7 +49,7 @@ def main() -> None:
         drawn = from_pixels(grids.of_rows(trained, held_out, index, seed=args.seed))
         changed, kept = errors(held_out.rows(index), drawn)
         print(f"{kind:12s}{len(index):6d}{changed:10.3f}{kept:8.3f}")
-    sheet = grids.of_examples(trained, held_out, held_out.first(64), seed=args.seed)
+    sheet = grids.of_examples(trained, held_out, held_out.first(args.cells), seed=args.seed)
     images.save_png(args.run_dir / "edits.png", sheet)
     print(f"some of them: {args.run_dir / 'edits.png'}")
 
