@@ -119,15 +119,23 @@ def test_held_out_instructions_are_read_as_those_of_training(loaded):
     assert not any(test.texts.reader.unknown_words(text) for text in set(test.texts.captions))
 
 
-def test_drawings_are_kept_and_a_damaged_cache_is_drawn_again(data, loaded):
-    (file,) = drawings.Path(data.cache_dir).glob("*.npz")
-    drawings.drawings.cache_clear()
-    kept = drawings.drawings("openmoji", 8, data.cache_dir)
-    file.write_bytes(file.read_bytes()[:1000])
-    drawings.drawings.cache_clear()
-    again = drawings.drawings("openmoji", 8, data.cache_dir)
-    np.testing.assert_array_equal(kept.pixels, again.pixels)
-    assert kept.points == again.points
+def test_drawings_are_kept_and_a_damaged_cache_is_drawn_again(tmp_path):
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "1f600.png")
+    cache = tmp_path / "cache"
+
+    def drawn():
+        drawings.drawings.cache_clear()
+        return drawings.drawings(str(tmp_path), 8, str(cache))
+
+    first = drawn()
+    (file,) = cache.glob("*.npz")
+    written = file.stat().st_mtime_ns
+    np.testing.assert_array_equal(drawn().pixels, first.pixels)
+    assert file.stat().st_mtime_ns == written
+    file.write_bytes(file.read_bytes()[:100])
+    np.testing.assert_array_equal(drawn().pixels, first.pixels)
+    Image.new("RGB", (20, 20), "blue").save(tmp_path / "1f600.png")  # another set
+    assert (drawn().pixels != first.pixels).any()
 
 
 def test_a_folder_of_images_named_by_code_points_is_a_set(tmp_path):

@@ -185,7 +185,8 @@ def test_permuting_the_batch_permutes_the_output(member):
 def test_every_input_changes_the_output(member):
     y = member.output(member.params, member.args, member.cond)
     for name, value in member.cond.items():
-        other = (value + 1) % 3 if name == "label" else value + 1
+        count = {"label": 3, "text": 5}.get(name)  # classes, and words
+        other = value + 1 if count is None else (value + 1) % count
         changed = member.output(member.params, member.args, member.cond | {name: other})
         assert jnp.abs(changed - y).max() > 1e-3 * jnp.abs(y).max(), name
 

@@ -80,6 +80,7 @@ def test_the_learning_rate_is_that_of_adam(step):
     np.testing.assert_allclose(*updates, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_kernel_of_a_network_is_one():
     unet = drawn(nnx.eval_shape(lambda: unet_flax.make(TINY, nnx.Rngs(0))))
     _, params = unet_flax.functional(unet)

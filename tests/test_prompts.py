@@ -102,7 +102,14 @@ def assert_nearly_equal(found, expected):
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
-@pytest.mark.parametrize(("scale", "image_scale"), [(1.0, 1.0), (3.0, 1.0), (2.0, 1.5)])
+@pytest.mark.parametrize(
+    ("scale", "image_scale"),
+    [
+        pytest.param(1.0, 1.0, marks=pytest.mark.slow),
+        pytest.param(3.0, 1.0, marks=pytest.mark.slow),
+        (2.0, 1.5),
+    ],
+)
 def test_an_edit_is_what_the_denoisers_draw(editor, files, tmp_path, scale, image_scale):
     options = ["--guidance", scale, "--image-guidance", image_scale, "--num-images", 3]
     prompt = ["--prompt", "red hair", "--init-image", files / "face.png"]
@@ -122,10 +129,12 @@ def test_every_prompt_gets_its_share_in_order(painter, tmp_path):
     assert (other != alone).any()
 
 
+@pytest.mark.slow
 def test_eight_images_of_each_prompt_are_drawn_by_default(painter, tmp_path):
     assert len(drawn(painter, tmp_path, "--prompt", "red heart", "dog face")) == 16
 
 
+@pytest.mark.slow
 def test_a_negative_prompt_is_what_guidance_leads_away_from(painter, tmp_path):
     options = ["--num-images", 2, "--guidance", 2, "--prompt", "red heart"]
     plain = drawn(painter, tmp_path, *options)
@@ -141,6 +150,7 @@ def test_unknown_and_superfluous_words_are_named(painter, tmp_path, capsys):
     assert "has not learned 'zorblax'" in said[0] and "is cut" in said[1] and len(said) == 2
 
 
+@pytest.mark.slow
 def test_an_image_of_another_size_is_fitted_and_that_is_said(editor, files, tmp_path, capsys):
     prompt = ["--prompt", "red hair", "--num-images", 1]
     found = drawn(editor, tmp_path, "--init-image", files / "large.png", *prompt)
@@ -149,8 +159,14 @@ def test_an_image_of_another_size_is_fitted_and_that_is_said(editor, files, tmp_
     assert_nearly_equal(found, by_the_library(editor, from_pixels(pixels), ["red hair"], 1.0))
 
 
-@pytest.mark.parametrize("name", ["face", "large"])
-@pytest.mark.parametrize("kind", ["editor", "painter"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("editor", "large"),
+        pytest.param("editor", "face", marks=pytest.mark.slow),
+        pytest.param("painter", "face", marks=pytest.mark.slow),
+    ],
+)
 def test_pixels_outside_the_mask_come_back_exactly(kind, name, files, tmp_path, request):
     run = request.getfixturevalue(kind)
     options = ["--init-image", files / f"{name}.png", "--mask", files / f"{name}_mask.png"]
@@ -160,6 +176,7 @@ def test_pixels_outside_the_mask_come_back_exactly(kind, name, files, tmp_path, 
     assert (found[:, :, :4] != image[:, :4]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["editor", "painter"])
 def test_strength_and_inversion_work_with_prompts(kind, files, tmp_path, capsys, request):
     run = request.getfixturevalue(kind)
@@ -200,6 +217,7 @@ def test_training_draws_held_out_examples_with_their_texts(editor, painter):
             assert grid.width >= per_cell * 64 and grid.height > 64
 
 
+@pytest.mark.slow
 def test_a_run_with_texts_resumes_with_its_tokenizer(editor, cache, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(editor, copy)

@@ -26,6 +26,7 @@ from unet_flax import (
     Sinusoidal,
     Strided,
     Table,
+    TextEncoderConfig,
     UNet,
     UNetConfig,
     UpBlock,
@@ -98,6 +99,7 @@ FIELDS = {
         augment_channels=WHOLE_OR_NONE,
         condition_channels=("a whole number, 0 or more", [-1, 1.5, True, None, "1"]),
         context_channels=WHOLE_OR_NONE,
+        text=("a TextEncoderConfig; or None", [8, True, "64", TextEncoderConfig]),
         self_conditioning=FLAG,
         center_input=FLAG,
         dims=("a whole number from 1 to 3", [0, 4, 2.0, True, None, "2"]),
@@ -140,6 +142,14 @@ FIELDS = {
         channels=("an even number, 2 or more; or None", [0, 1, -4, 3, 8.0, True, "8"]),
     ),
     Table: dict(has_null=FLAG),
+    TextEncoderConfig: dict(
+        vocab_size=("a whole number, 2 or more; or None", [1, 0, 2.0, True, "9"]),
+        num_tokens=WHOLE_OR_NONE,
+        channels=WHOLE,
+        num_layers=("a whole number, 0 or more", [-1, 1.0, True, None, "2"]),
+        num_heads=WHOLE,
+        mlp_ratio=WHOLE,
+    ),
     Strided: dict(symmetric=FLAG),
     Resize: dict(
         method=(

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from diffusion.data.emoji.looks import STYLE
-from diffusion.data.fit import Fit
 
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 NAME = re.compile(r"(emoji_)?u?([0-9a-f]{2,6}([-_][0-9a-f]{2,6})*)", re.IGNORECASE)
@@ -35,6 +34,8 @@ def drawn(folder: Path, points: Sequence[tuple[int, ...]], size: int) -> list[np
     Raises:
       OSError, ValueError: the folder holds no such files, or one is no image.
     """
+    from diffusion.data.fit import Fit  # here, because it needs Pillow
+
     files, fit = _files(folder), Fit(size, size, 3)
     return [
         fit(files[one].read_bytes(), files[one].name) if one in files else None for one in points
