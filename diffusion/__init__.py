@@ -21,6 +21,7 @@ from diffusion.editing.inpaint import inpaint
 from diffusion.editing.interpolation import slerp
 from diffusion.editing.inversion import invert
 from diffusion.editing.ledits import Concept, with_concepts
+from diffusion.editing.null_text import NullText, null_text_invert
 from diffusion.editing.repaint import RePaint
 from diffusion.editing.sdedit import begin_from
 from diffusion.editing.super_resolution import super_resolve
@@ -122,6 +123,7 @@ __all__ = [
     "MinibatchOT",
     "NoUncertainty",
     "NonLeaky",
+    "NullText",
     "PowerFunction",
     "PredictorCorrector",
     "RePaint",
@@ -165,6 +167,7 @@ __all__ = [
     "log_probability",
     "loss",
     "make_train_step",
+    "null_text_invert",
     "slerp",
     "step",
     "super_resolve",

@@ -109,7 +109,7 @@ ROOMS = {
     "diffusion/variance": (JAX, "diffusion/pixels"),
     "diffusion/denoiser": (JAX, "diffusion/ranges diffusion/noise/*"),
     "diffusion/sampling/*": (f"{JAX} scipy", METHOD),
-    "diffusion/editing/*": (JAX, f"{METHOD} diffusion/sampling/*"),
+    "diffusion/editing/*": (f"{JAX} optax", f"{METHOD} diffusion/sampling/*"),
     "diffusion/training/*": (ARRAYS, METHOD),
     "diffusion/data/*": (
         f"{JAX} PIL requests sklearn tensorflow_datasets datasets grain absl tqdm "

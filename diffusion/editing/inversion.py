@@ -33,6 +33,18 @@ def invert(
         above 0.
     Source: Song, Meng & Ermon 2020, arXiv:2010.02502, section 5.4.
     """
+    ascending = ascending_sigmas(image, sigmas, sampler)
+    return run_along(ascending, sampler, denoise, image, jax.random.key(0))  # no noise is drawn
+
+
+def ascending_sigmas(
+    image: Float[Array, "B ..."], sigmas: Float[Array, "S"], sampler: BaseSampler
+) -> Float[Array, "R"]:
+    """The sigmas above 0 in the order of inversion.
+
+    Raises:
+      ValueError: as of `invert`.
+    """
     check_image("image", image)
     name = type(sampler).__name__
     if sampler.is_adaptive or sampler.has_memory:
@@ -50,4 +62,4 @@ def invert(
             f"a grid with {len(ascending)} sigma above 0 has no step to invert; inversion needs 2 "
             "or more: use more steps."
         )
-    return run_along(ascending, sampler, denoise, image, jax.random.key(0))  # no noise is drawn
+    return ascending

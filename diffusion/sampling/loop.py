@@ -190,6 +190,18 @@ def _loop(
     return jax.lax.fori_loop(0, num_steps, body, (x_T, sampler.init(x_T)))[0]
 
 
+def trajectory_along(
+    path: Float[Array, "P"],
+    sampler: BaseSampler,
+    denoise: Denoise,
+    x: Float[Array, "B ..."],
+    key: Keys,
+) -> Float[Array, "P B ..."]:
+    """As `run_along`, but all x of the path; compiled for each number of steps."""
+    path = jnp.asarray(path)
+    return _scan(sampler, as_pytree(denoise), x, path, jnp.arange(len(path)), key)
+
+
 def trajectory(
     sampler: BaseSampler,
     denoise: Denoise,
