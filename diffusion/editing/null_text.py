@@ -135,13 +135,14 @@ def _optimise(
 
     def body(carry: tuple[Array, Any], index: Array) -> tuple[tuple[Array, Any], Any]:
         x, null = carry
-        at = StepContext(index, sigmas, jnp.int32(num_steps), None, jnp.zeros_like(x))
+        key = jax.random.key(0)  # no noise is drawn
+        at = StepContext(index, sigmas, jnp.int32(num_steps), key)
         D_cond = cond(x, at.sigma)
 
         def x_next(null: Any) -> Array:
             D_uncond = make_uncond(null)(x, at.sigma)
             D = D_uncond + scale * (D_cond - D_uncond)
-            return Euler().step(lambda *_: D, x, (), at)[0]
+            return Euler().step(lambda x_t, sigma: D, x, (), at)[0]
 
         def loss(null: Any) -> tuple[Array, Array]:
             error = jnp.square(x_next(null) - pivots[index + 1]) / (1 + at.sigma_next**2)

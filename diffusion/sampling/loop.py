@@ -6,7 +6,7 @@ scales and the sampler's own numbers: new values compile nothing. Grids of more 
 compile once for each 1,025 more.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -255,8 +255,8 @@ def _scan(
     return jnp.concatenate([x_T[None], xs])
 
 
-def as_pytree(denoise: Denoise) -> Any:
-    """The denoiser as an argument of a compiled function.
+def as_pytree(denoise: Denoise | Callable[..., Any]) -> Any:
+    """The denoiser, or what makes one, as an argument of a compiled function.
 
     A plain function, alone or as a leaf, has no arrays of its own: it is part of what is compiled.
     """
