@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from from_torch import seeded
 
-from diffusion.metrics.dinov2 import check, dinov2, interpolation
+from diffusion.metrics.dinov2 import check, dinov2, interpolation, keys
 from diffusion.metrics.transformer import num_blocks
 
 GOLDEN = np.load(seeded.FOLDER / "transformers.npz")
@@ -36,6 +36,12 @@ def test_position_offset_gives_the_positions_of_facebooks_own_code():
     theirs = GOLDEN["dinov2_hub"]
     assert_close(dinov2(TINY, GOLDEN["tall"], position_offset=0.1), theirs)
     assert np.abs(GOLDEN["dinov2_tall"] - theirs).max() > 1e-3 * np.abs(theirs).max()
+
+
+def test_keys_of_the_last_block_equal_transformers():
+    found = keys(TINY, GOLDEN["tall"])
+    assert found.shape == (2, 257, 128)
+    assert_close(np.asarray(found[:, ::16]), GOLDEN["dinov2_keys"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How good images are: distances and shares of their features, and FID's network.
+"""How good images are: distances and shares of their features, FID's network, measures of edits.
 
     from diffusion import metrics
 
@@ -10,6 +10,7 @@ Features are arrays (N, D) of any network. Everything but the network is float64
 """
 
 from diffusion.metrics import clip_image, dinov2, efficientnet_lite, lpips
+from diffusion.metrics.editing import mse, psnr, ssim, structure_distance, without_edit
 from diffusion.metrics.estimate import Estimate
 from diffusion.metrics.frechet import frechet_distance
 from diffusion.metrics.inception import PROTOCOL as INCEPTION_PROTOCOL
@@ -45,5 +46,10 @@ __all__ = [
     "inception_shapes",
     "kernel_inception_distance",
     "lpips",
+    "mse",
     "precision_recall",
+    "psnr",
+    "ssim",
+    "structure_distance",
+    "without_edit",
 ]

@@ -45,6 +45,7 @@ EPS = 1e-6
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 BLOCKS = "encoder.layer."
+ATTENTION = "attention.attention."
 
 
 def check(params: Params) -> None:
@@ -70,19 +71,49 @@ def dinov2(
     """
     with jax.default_matmul_precision("highest"):
         w = as_float32(params)
-        x = resize(pixels, SIZE).astype(jnp.float32) / 255
-        x = (x - jnp.array([[[MEAN]]], x.dtype)) / jnp.array([[[STD]]], x.dtype)
-        h = patches(x, w["embeddings.patch_embeddings.projection.weight"])
-        h = h + along_last(w["embeddings.patch_embeddings.projection.bias"], h)
-        token = jnp.broadcast_to(w["embeddings.cls_token"], (len(h), 1, h.shape[-1]))
-        h = jnp.concatenate([token, h], 1) + _positions(w, position_offset)
-        h, _ = jax.lax.scan(lambda h, block: (_block(block, h), None), h, stacked(w, BLOCKS))
+        h = _through(stacked(w, BLOCKS), _embedded(w, pixels, position_offset))
         return layer_norm(w, "layernorm", h[:, 0], eps=EPS)
+
+
+@partial(jax.jit, static_argnames="position_offset")
+def keys(
+    params: Params, pixels: UInt8[Array, "B H W 3"], *, position_offset: float = 0.0
+) -> Float[Array, "B L E"]:
+    """The keys of the last block's attention, for `editing.structure_distance`.
+
+    Those of all heads are side by side; the class token is the first of the 257 tokens.
+
+    Args:
+      position_offset: as of `dinov2`.
+    Source: Tumanyan et al. 2022, arXiv:2201.00424, section 3. Deviation: their network, and that of
+      PIE-Bench, is the first DINO's ViT-B/8, with 785 tokens: distances are others.
+    """
+    with jax.default_matmul_precision("highest"):
+        w = as_float32(params)
+        blocks = stacked(w, BLOCKS)
+        all_but_last = jax.tree.map(lambda of_blocks: of_blocks[:-1], blocks)
+        h = _through(all_but_last, _embedded(w, pixels, position_offset))
+        last = jax.tree.map(lambda of_blocks: of_blocks[-1], blocks)
+        return linear(last, f"{ATTENTION}key", layer_norm(last, "norm1", h, eps=EPS))
+
+
+def _embedded(w: Weights, pixels: UInt8[Array, "B H W 3"], offset: float) -> Float[Array, "B L E"]:
+    x = resize(pixels, SIZE).astype(jnp.float32) / 255
+    x = (x - jnp.array([[[MEAN]]], x.dtype)) / jnp.array([[[STD]]], x.dtype)
+    h = patches(x, w["embeddings.patch_embeddings.projection.weight"])
+    h = h + along_last(w["embeddings.patch_embeddings.projection.bias"], h)
+    token = jnp.broadcast_to(w["embeddings.cls_token"], (len(h), 1, h.shape[-1]))
+    return jnp.concatenate([token, h], 1) + _positions(w, offset)
+
+
+def _through(blocks: Weights, h: Float[Array, "B L E"]) -> Float[Array, "B L E"]:
+    """The tokens after all the blocks, which are stacked."""
+    return jax.lax.scan(lambda h, block: (_block(block, h), None), h, blocks)[0]
 
 
 def _block(w: Weights, x: Float[Array, "B L E"]) -> Float[Array, "B L E"]:
     h = layer_norm(w, "norm1", x, eps=EPS)
-    q, k, v = (linear(w, f"attention.attention.{name}", h) for name in ("query", "key", "value"))
+    q, k, v = (linear(w, f"{ATTENTION}{name}", h) for name in ("query", "key", "value"))
     h = linear(w, "attention.output.dense", attention(q, k, v, HEAD_DIM))
     x = x + h * along_last(w["layer_scale1.lambda1"], h)
     h = _mlp(w, layer_norm(w, "norm2", x, eps=EPS))

@@ -33,7 +33,7 @@ def scaled(pixels, size, mean, std):
     return ((x - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2)
 
 
-def dinov2(pixels, width, num_blocks, is_giant=False, offset=0.0, change=dict):
+def dinov2(pixels, width, num_blocks, is_giant=False, offset=0.0, change=dict, keys=False):
     config = Dinov2Config(
         hidden_size=width,
         num_hidden_layers=num_blocks,
@@ -44,12 +44,16 @@ def dinov2(pixels, width, num_blocks, is_giant=False, offset=0.0, change=dict):
     )
     weights = change(seeded.drawn(seeded.dinov2(width, num_blocks, is_giant=is_giant)))
     model = load(Dinov2Model, config, weights)
+    of_keys = []
+    last_key = model.encoder.layer[-1].attention.k_proj
+    last_key.register_forward_hook(lambda _, __, output: of_keys.append(output))
     if offset:
         model.embeddings.interpolate_pos_encoding = lambda *_: hub_positions(
             model.embeddings.position_embeddings, offset
         )
     x = scaled(pixels, 224, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    return model(x).pooler_output.numpy()
+    features = model(x).pooler_output.numpy()
+    return of_keys[0][:, ::16].numpy() if keys else features
 
 
 def hub_positions(positions, offset):
@@ -96,6 +100,7 @@ def main() -> None:
         dinov2_tall=dinov2(tall, 128, 2),
         dinov2_hub=dinov2(tall, 128, 2, offset=0.1),
         dinov2_faint=dinov2(small, 128, 2, change=seeded.faint),
+        dinov2_keys=dinov2(tall, 128, 2, keys=True),
         dinov2_giant=dinov2(small, 128, 2, is_giant=True),
         dinov2_vits=dinov2(small[:1], 384, 12),
         dinov2_vitl=dinov2(large, 1024, 24),
