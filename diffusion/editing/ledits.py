@@ -6,8 +6,8 @@ mask_i = 1 where |D_i - D_base|, summed over channels, is among the largest 1 - 
 On top of `ddpm_invert` with D_base, the image comes back where no concept acts.
 
 Source: Brack et al. 2023, arXiv:2311.16711 (LEDITS++), equations 5 to 8. Deviations: the concept's
-mask may be given in place of that of cross-attention; the noise is inverted by `ddpm_invert`, of
-first order; D_base may have a text that describes the image.
+mask may be given in place of that of cross-attention; D_base may have a text that describes the
+image. The paper inverts with `sampler=DPMSolverSDE(max_ratio=inf)` of `ddpm_invert`.
 """
 
 from collections.abc import Sequence
