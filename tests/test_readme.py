@@ -4,6 +4,8 @@ import contextlib
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -51,6 +53,27 @@ def test_the_snippets_of_other_pages_run(ran, page):
     with contextlib.chdir(folder):  # which holds a diffusers folder of images of 8x8
         exec(small, names)
     assert names.keys() & {"recipe", "batch", "images"}
+
+
+def test_the_snippets_on_editing_run_one_after_the_other():
+    def network(params, x, c_noise, *, context):
+        return params * x + jnp.tanh(context.mean((1, 2)))[:, None, None, None]
+
+    source, target, null = jax.random.normal(jax.random.key(1), (3, 2, 4, 5))
+    image = jnp.linspace(-0.9, 0.9, 2 * 12 * 12 * 3).reshape(2, 12, 12, 3)
+    names = {
+        "network": network,
+        "params": jnp.float32(0.1),
+        "image": image,
+        "source": source,
+        "target": target,
+        "null": null,
+    }
+    for snippet in snippets((ROOT / "docs" / "editing.md").read_text()):
+        exec(snippet.replace("dm.Karras()(50)", "dm.Karras()(10)"), names)
+    for name in ("filled", "variations", "again", "edited"):
+        assert names[name].shape == image.shape and jnp.isfinite(names[name]).all(), name
+    assert names["between"].shape == (1, 12, 12, 3)
 
 
 def test_reuse_takes_ten_lines_in_nnx_in_linen_and_in_plain_jax():
