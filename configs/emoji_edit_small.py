@@ -11,10 +11,10 @@ from unet_flax import TextEncoderConfig, UNetConfig
 
 recipe = Recipe(
     run=Run(
-        num_steps=3_000,
+        num_steps=2_400,
         log_every_steps=100,
-        save_every_steps=1_000,
-        sample_every_steps=1_000,
+        save_every_steps=800,
+        sample_every_steps=800,
         num_samples=64,
     ),
     data=EmojiEdits(batch_size=32, image_size=16),
@@ -32,7 +32,7 @@ recipe = Recipe(
     ),
     preconditioning=EDM(sigma_data=0.6),
     noise=LogNormal(mean=-0.2, std=1.4),
-    optimizer=Muon(learning_rate=1e-2, warmup_steps=100, decay_steps=3_000, clip_norm=1.0),
+    optimizer=Muon(learning_rate=1e-2, warmup_steps=100, decay_steps=2_400, clip_norm=1.0),
     ema=EMA(decay=0.998),
     augment=Flip(),
     text_dropout=0.05,
