@@ -10,8 +10,7 @@ from commands import draw, pipeline
 from commands.build import Job
 from commands.class_labels import class_labels
 from commands.pipeline import Pipeline
-from configs.recipe import Recipe
-from diffusion.data import images
+from diffusion.data import AnyDataset, images
 from diffusion.data.arrays import ImageArrays
 from diffusion.pixels import to_pixels
 
@@ -26,7 +25,7 @@ def of_job(job: Job, trained: Pipeline) -> UInt8[np.ndarray, "height width C"]:
     if getattr(job.dataset, "texts", None) is None:  # few datasets have texts
         trained = pipeline.with_conditions(trained, job.dataset)
         return images.grid(draw.draw(trained, class_labels(trained, None, count), seed=0))
-    examples: Any = _held_out(job.recipe) or job.dataset
+    examples: Any = _held_out(job.recipe.data) or job.dataset
     return of_examples(trained, examples, examples.first(count), seed=0)
 
 
@@ -58,6 +57,6 @@ def of_rows(
 
 
 @lru_cache(maxsize=1)
-def _held_out(recipe: Recipe) -> ImageArrays | None:
-    held_out = getattr(recipe.data, "held_out", None)
+def _held_out(data: AnyDataset) -> ImageArrays | None:
+    held_out = getattr(data, "held_out", None)
     return None if held_out is None else held_out.load()

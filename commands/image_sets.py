@@ -10,7 +10,7 @@ from jaxtyping import Int, Int32, UInt8
 
 from commands import draw
 from commands.pipeline import Pipeline
-from diffusion.data import images
+from diffusion.data import checksum, images
 from diffusion.data.dataset import Dataset, DatasetConfig
 from diffusion.data.sources import open_source
 from diffusion.pixels import to_pixels
@@ -129,7 +129,9 @@ def of_samples(
 
     sampling, weights = pipeline.sampling, fingerprint.of_devices(pipeline.params)
     calls = sampling.sampler.nfe(sampling.num_steps)
+    conditions = checksum.of_examples(0, pipeline.conditions)
     identity = f"{weights} {pipeline.preconditioning} {pipeline.sampling} {pipeline.conventions}"
+    identity += f" {conditions}" if pipeline.conditions else ""
     return ImageSet(
         f"{folder} ({pipeline.name}), seed {seed}",
         f"{identity} {seed}",

@@ -41,8 +41,8 @@ class Judge:
         average = recipe.ema.choose(state.ema, recipe.ema.names[0])
         name = f"step {int(state.step)}"
         trained = pipeline.of_weights(recipe, job.network, average, job.mesh, name)
-        trained = pipeline.with_conditions(trained, job.dataset)
         run = recipe.run
+        trained = pipeline.with_conditions(trained, job.dataset, run.evaluate_images)
         images = image_sets.of_samples(
             trained, job.run_dir, seed=0, count=run.evaluate_images, batch_size=_batch_size(run)
         )
