@@ -34,10 +34,10 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
         return Interpolate(ends, are_images, request.count, sampler)
     if request.init_image is None:
         return Edit()
-    image = _read(pipeline, request.init_image)
     is_plain = not (request.strength or request.mask or request.invert or request.replay)
     if is_plain and "condition" in pipeline.conditions:
         return Instruct()
+    image = _read(pipeline, request.init_image)
     if request.invert:
         return Invert(image, sampler)
     if request.replay:
