@@ -117,6 +117,10 @@ SIGMAS = jnp.array([1.0, 0.5, 0.0])
         lambda: dm.super_resolve.__wrapped__(network, PIXELS),
         lambda: dm.begin_from.__wrapped__(PIXELS, PIXELS, SIGMAS, 0.5),
         lambda: dm.invert.__wrapped__(network, PIXELS, SIGMAS),
+        lambda: dm.ddpm_invert.__wrapped__(network, PIXELS, SIGMAS, jax.random.key(0)),
+        lambda: dm.null_text_invert.__wrapped__(
+            network, lambda null: network, jnp.zeros(1), PIXELS, SIGMAS
+        ),
         lambda: dm.log_density.__wrapped__(network, PIXELS, jax.random.key(0)),
         lambda: to_pixels.__wrapped__(PIXELS),
     ],

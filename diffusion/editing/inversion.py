@@ -33,19 +33,17 @@ def invert(
         above 0.
     Source: Song, Meng & Ermon 2020, arXiv:2010.02502, section 5.4.
     """
-    ascending = ascending_sigmas(image, sigmas, sampler)
+    check_image("image", image)
+    ascending = ascending_sigmas(sigmas, sampler)
     return run_along(ascending, sampler, denoise, image, jax.random.key(0))  # no noise is drawn
 
 
-def ascending_sigmas(
-    image: Float[Array, "B ..."], sigmas: Float[Array, "S"], sampler: BaseSampler
-) -> Float[Array, "R"]:
+def ascending_sigmas(sigmas: Float[Array, "S"], sampler: BaseSampler) -> Float[Array, "R"]:
     """The sigmas above 0 in the order of inversion.
 
     Raises:
       ValueError: as of `invert`.
     """
-    check_image("image", image)
     name = type(sampler).__name__
     if sampler.is_adaptive or sampler.has_memory:
         why = "is adaptive" if sampler.is_adaptive else "has memory of earlier steps"

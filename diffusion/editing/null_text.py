@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from diffusion.denoiser import Denoise, Sigma
 from diffusion.editing.inversion import ascending_sigmas
+from diffusion.pixels import check_image
 from diffusion.ranges import demand
 from diffusion.sampling.loop import as_pytree, trajectory_along
 from diffusion.sampling.samplers import Euler
@@ -99,7 +100,8 @@ def null_text_invert(
     """
     demand("(-inf, inf)", scale=scale)
     demand("[0, inf)", num_inner=num_inner, learning_rate=learning_rate, tolerance=tolerance)
-    ascending = ascending_sigmas(image, sigmas, Euler())
+    check_image("image", image)
+    ascending = ascending_sigmas(sigmas, Euler())
     unguided = trajectory_along(ascending, Euler(), cond, image, jax.random.key(0))
     # the image is the pivot at the last sigma above 0, and at 0 too
     pivots = jnp.concatenate([unguided[::-1], image[None]])[: len(sigmas)]
