@@ -13,6 +13,7 @@ from commands.edits import Edit, Inpaint, Instruct, Interpolate, Invert, ReplayN
 from commands.fitted_image import read_fitted, read_fitted_mask
 from commands.pipeline import Pipeline
 from commands.sample_request import SampleRequest, is_seed
+from diffusion.conditions import TEXTS
 from diffusion.data import images
 from diffusion.pixels import from_pixels
 
@@ -34,15 +35,19 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
         return Interpolate(ends, are_images, request.count, sampler)
     if request.init_image is None:
         return Edit()
-    is_plain = not (request.strength or request.mask or request.invert or request.replay)
-    if is_plain and "condition" in pipeline.conditions:
-        return Instruct()
-    image = _read(pipeline, request.init_image)
+    if pipeline.edits_images:
+        image = jnp.asarray(pipeline.conditions["condition"][0])  # `prompts` has read it
+        if not request.starts_from_image:
+            return Instruct()
+    else:
+        image = _read(pipeline, request.init_image)
     if request.invert:
         return Invert(image, sampler)
     if request.replay:
         source, concepts = _source(request, pipeline), _concepts(request, pipeline)
-        return ReplayNoise(image, request.skip or 0.0, source, concepts)
+        is_chosen = request.sampler is not None or request.eta is not None
+        base = sampler if is_chosen else dm.Euler(eta=1.0)
+        return ReplayNoise(image, base, request.skip or 0.0, source, concepts)
     if request.mask is not None:
         shape = pipeline.model.image_shape
         redrawn = jnp.asarray(read_fitted_mask(request.mask, request.init_image, shape))
@@ -54,6 +59,14 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
 def _source(request: SampleRequest, pipeline: Pipeline) -> dict[str, np.ndarray]:
     """The conditions that describe the image, of one row."""
     source: dict[str, np.ndarray] = {}
+    missing = {
+        "--source-prompt": pipeline.reader is not None and request.source_prompt is None,
+        "--source-label": pipeline.model.num_classes is not None and request.source_label is None,
+    }
+    for option, is_missing in missing.items():
+        nulls = {"label"} if option == "--source-label" else {*TEXTS}
+        if is_missing and not pipeline.trains_null & nulls:
+            raise ValueError(f"--replay: say by {option} what the image shows.")
     if request.source_prompt is not None:
         if pipeline.reader is None:
             raise ValueError("--source-prompt: this network was trained without texts.")

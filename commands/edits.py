@@ -189,6 +189,7 @@ class ReplayNoise(Edit):
 
     Attributes:
       image: in [-1, 1].
+      base: the sampler whose noise is found, see `dm.ddpm_invert`.
       skip: share of the steps that are left out, in [0, 1); more keeps more of the image.
       source: conditions that describe the image, of one row; those that are missing are null.
       concepts: what is added or removed, as conditions of one row and how it acts; with any, the
@@ -196,6 +197,7 @@ class ReplayNoise(Edit):
     """
 
     image: Float[Array, "H W C"]
+    base: Sampler
     skip: float
     source: dict[str, np.ndarray]
     concepts: tuple[tuple[dict[str, np.ndarray], dm.Concept], ...] = ()
@@ -216,7 +218,8 @@ class ReplayNoise(Edit):
             ]
             denoise = dm.with_concepts(source, changes)
         image = jnp.broadcast_to(self.image, eps.shape)
-        x, rest, sampler = dm.ddpm_invert(source, image, sigmas, keys).begin(self.skip)
+        inversion = dm.ddpm_invert(source, image, sigmas, keys, sampler=self.base)
+        x, rest, sampler = inversion.begin(self.skip)
         return Parts(sampler, denoise, x, rest)
 
     def _described(self, name: str, value: Array) -> Array:

@@ -103,11 +103,11 @@ class Pipeline:
         denoise = make(**given)
         scale, image_scale = self.sampling.guidance, self.sampling.image_guidance
         if scale != 1 or image_scale != 1:
-            # what the text guides away from; of the other conditions, all stay
+            # class and text are left out where the network learned to do without them
             without_text = given | {
                 name: self._away(name, value)
                 for name, value in given.items()
-                if name in ("label", *TEXTS)
+                if name not in IMAGES and name in (self.trains_null | self.negative.keys())
             }
             if image_scale == 1:
                 denoise = dm.classifier_free(denoise, make(**without_text), scale)
@@ -126,6 +126,11 @@ class Pipeline:
         if name in self.negative:
             return jnp.broadcast_to(self.negative[name], value.shape)
         return null(name, value)
+
+    @property
+    def edits_images(self) -> bool:
+        """Whether the network changes a given image as a text says."""
+        return self.reader is not None and "condition" in self.model.inputs
 
     def noise_of_seed(self, seed: int) -> Float[Array, "..."]:
         """The unit noise that the first image of a seed starts from."""

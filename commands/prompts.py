@@ -31,8 +31,7 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Pipeline:
         prompts = (request.source_prompt or "",)
     if not prompts:
         raise ValueError('this network needs a text; give one by --prompt, or --prompt "".')
-    edits_image = "condition" in pipeline.model.inputs
-    if edits_image and request.init_image is None:
+    if pipeline.edits_images and request.init_image is None:
         raise ValueError(
             "this network edits an image as the prompt says; give the image by --init-image."
         )
@@ -41,14 +40,15 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Pipeline:
         raise ValueError(f"--num-images {count} is fewer than the {len(prompts)} prompts.")
     texts = [prompts[index * len(prompts) // count] for index in range(count)]
     conditions = reader(texts)
-    if edits_image:
+    if pipeline.edits_images:
         assert request.init_image is not None
         image = from_pixels(read_fitted(request.init_image, pipeline.model.image_shape))
         conditions["condition"] = image[None]
     negative = request.negative_prompt
     if negative is not None and pipeline.sampling.guidance == 1:
         raise ValueError("--negative-prompt has no effect without guidance; use --guidance 3.")
-    for text in (*prompts, *(() if negative is None else (negative,))):
+    read = [*prompts, *request.concepts, request.source_prompt, negative]
+    for text in dict.fromkeys(text for text in read if text is not None):
         _say_what_is_not_read(reader, text)
     return dataclasses.replace(
         pipeline,

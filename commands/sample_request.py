@@ -139,6 +139,8 @@ class SampleRequest:
                 "--prompt draws the image anew, --add and --remove change it; use --source-prompt "
                 "to say what it shows."
             )
+        if self.concepts and self.guidance is not None:
+            raise ValueError("--guidance has no effect on --add and --remove; use --edit-scale.")
         if self.negative_prompt is not None and not self.prompt:
             raise ValueError("--negative-prompt needs --prompt.")
         if self.num_resample is not None and self.mask is None:
@@ -152,7 +154,13 @@ class SampleRequest:
     @property
     def count(self) -> int:
         """Number of images."""
-        return self.num_images or (8 * len(self.prompt) or 64)
+        texts = 1 if self.concepts else len(self.prompt)
+        return self.num_images or 8 * texts or 64
+
+    @property
+    def starts_from_image(self) -> bool:
+        """Whether sampling starts from init_image, and not from noise alone."""
+        return self.invert or self.replay or (self.strength, self.mask) != (None, None)
 
     def _one_of(self, *names: str) -> str | None:
         """Returns which of these options is given, or None; raises a ValueError if several are."""
@@ -309,7 +317,9 @@ def parse(argv: list[str]) -> SampleRequest:
         help="also draw the first 64 images again, and write their steps to denoising.gif",
     )
     edits = parser.add_argument_group(
-        "editing", "Images and masks must have the size of the network's images."
+        "editing",
+        "Images of another size than the network's are cropped to the middle and resized, with "
+        "their masks.",
     )
     add = edits.add_argument
     add("--init-image", type=Path, metavar="FILE", help="draw variations of this image")

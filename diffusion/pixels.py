@@ -22,6 +22,14 @@ def from_pixels(pixels: UInt8[Any, "..."]) -> Float[Any, "..."]:
     return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
+def as_images(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Arrays as a network takes them: uint8 ones are pixels, and become images in [-1, 1]."""
+    return {
+        name: from_pixels(values) if values.dtype == np.uint8 else values
+        for name, values in arrays.items()
+    }
+
+
 def to_pixels(image: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
     """[-1, 1] to uint8 0 .. 255, rounded; values outside are clipped.
 

@@ -161,7 +161,7 @@ def test_noto_draws_joined_emoji_as_one_and_others_not():
     [
         ({"split": "val"}, "use train or test"),
         ({"image_size": 4}, "must be 8 or more"),
-        ({"shares": (1, 1)}, "three whole numbers"),
+        ({"shares": (1, 1)}, "3 whole numbers"),
         ({"shares": (0, 0, 0)}, "not all 0"),
     ],
 )

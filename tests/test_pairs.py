@@ -91,7 +91,7 @@ def test_other_captions_are_other_data(folder):
 
 
 def test_a_pair_is_its_two_pictures_and_its_instruction(folder):
-    rows = [edit("a.png", "b.png", "make it red"), edit("d.png", "c.png", "blue")]
+    rows = [edit("a.png", "b.png", "make it red"), edit("./d.png", "c.png", "blue")]
     write_table(folder / "metadata.jsonl", rows)
     config = pairs(folder)
     data = config.load()

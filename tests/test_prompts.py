@@ -151,10 +151,13 @@ def test_unknown_and_superfluous_words_are_named(painter, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_an_image_of_another_size_is_fitted_and_that_is_said(editor, files, tmp_path, capsys):
+def test_an_image_of_another_size_is_fitted_and_that_is_said_once(editor, files, tmp_path, capsys):
     prompt = ["--prompt", "red hair", "--num-images", 1]
     found = drawn(editor, tmp_path, "--init-image", files / "large.png", *prompt)
-    assert "large.png: 40 x 40 pixels" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("large.png: 40 x 40 pixels") == 1
+    masked = ["--mask", files / "large_mask.png", "--num-steps", 1]
+    drawn(editor, tmp_path, "--init-image", files / "large.png", *prompt, *masked)
+    assert capsys.readouterr().err.count("large.png: 40 x 40 pixels") == 1
     pixels = Fit(8, 8, 3)(images.read_pixels(files / "large.png", 3), "large")
     assert_nearly_equal(found, by_the_library(editor, from_pixels(pixels), ["red hair"], 1.0))
 
@@ -224,6 +227,10 @@ def test_a_run_with_texts_resumes_with_its_tokenizer(editor, cache, tmp_path):
     options = [*SMALL, "--run-dir", str(copy), "--data.cache-dir", str(cache)]
     train.main(["emoji_edit_small", *options, "--run.num-steps", "5"])
     assert (copy / "tokenizer.json").read_text() == (editor / "tokenizer.json").read_text()
+    (copy / "tokenizer.json").unlink()  # is written again
+    train.main(["emoji_edit_small", *options, "--run.num-steps", "6"])
+    assert (copy / "tokenizer.json").read_text() == (editor / "tokenizer.json").read_text()
+    assert pipeline.read(copy).reader is not None
 
 
 def test_the_tokenizer_of_another_run_is_refused(editor, painter, files, tmp_path, capsys):
@@ -249,6 +256,16 @@ def test_the_tokenizer_of_another_run_is_refused(editor, painter, files, tmp_pat
         ("painter", ["--prompt", "a", "--label", "3"], "trained without classes"),
         ("painter", ["--prompt", "a", "--source-prompt", "b"], "--source-prompt needs --replay"),
         ("painter", ["--add", "a"], "--add needs --replay"),
+        (
+            "editor",
+            ["--init-image", "{}/face.png", "--prompt", "red hair", "--strength", "0"],
+            "strength=0.0 is outside",
+        ),
+        (
+            "painter",
+            ["--init-image", "{}/face.png", "--replay", "--add", "red", "--guidance", "2"],
+            "use --edit-scale",
+        ),
         ("painter", ["--prompt", "a", "--edit-scale", "2"], "needs --add or --remove"),
         (
             "painter",

@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Int, Integer, UInt8
 
 from diffusion.data import checksum, order
-from diffusion.data.dataset import InMemory, Spec, converted, image_spec
+from diffusion.data.dataset import InMemory, Spec, image_spec
 from diffusion.data.order import Mixture
 from diffusion.data.text.texts import Texts
+from diffusion.pixels import as_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,7 @@ class ImageArrays:
 
     def rows(self, index: Int[np.ndarray, "B"]) -> dict[str, np.ndarray]:
         """The examples with these indices, as `batch` returns them."""
-        return converted({name: values[index] for name, values in self._arrays.items()})
+        return as_images({name: values[index] for name, values in self._arrays.items()})
 
     def checksum(self) -> int:
         """CRC-32 of all arrays."""

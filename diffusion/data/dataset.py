@@ -6,13 +6,11 @@ depends on how the pixels are stored.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Int
-
-from diffusion.pixels import from_pixels
 
 Spec = dict[str, jax.ShapeDtypeStruct]
 """Shape and type of one example's arrays by name, without the batch axis.
@@ -26,7 +24,7 @@ class InMemory(NamedTuple):
     """A whole dataset as arrays in memory, which may be copied to the devices.
 
     Attributes:
-      arrays: the values of all examples by name; images as uint8 pixels, see `converted`.
+      arrays: the values of all examples by name; images as uint8 pixels, see `as_images`.
       indices: `indices(seed, step) -> (B,)`, the examples of batch `step`.
     """
 
@@ -94,14 +92,6 @@ class DatasetConfig(Protocol):
         ...
 
     def load(self) -> Dataset: ...
-
-
-def converted(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Arrays as a network takes them: uint8 ones are pixels, and become images in [-1, 1]."""
-    return {
-        name: from_pixels(values) if values.dtype == np.uint8 else values
-        for name, values in arrays.items()
-    }
 
 
 def image_spec(shape: tuple[int, ...], *, labelled: bool) -> Spec:

@@ -102,8 +102,9 @@ class PicturePairs:
             raise ValueError("path is empty; give a folder or a ZIP of pairs by --data.path.")
         source, fit = open_source(self.path), Fit(*self._shape, self.background)
         table = read_table(source, self.table, COLUMNS)
-        row_of = {name: index for index, name in enumerate(source.names)}
-        check_pictures(self.table, [name for a, _, b in table for name in (a, b)], source.names)
+        table = [(a.removeprefix("./"), text, b.removeprefix("./")) for a, text, b in table]
+        row_of = {name.removeprefix("./"): index for index, name in enumerate(source.names)}
+        check_pictures(self.table, [name for a, _, b in table for name in (a, b)], list(row_of))
         workers = reports.cores() if self.num_workers is None else self.num_workers
         prepared = prepare(
             source,
@@ -117,8 +118,10 @@ class PicturePairs:
         for before, caption, after in table:
             pair = row_of[before], row_of[after]
             reason = next((reasons[one] for one in pair if one in reasons), None)
-            reason = reason or _unequal(source, pair)
-            good, bad = (good, [*bad, reason]) if reason else ([*good, (*pair, caption)], bad)
+            if reason := reason or _unequal(source, pair):
+                bad.append(reason)
+            else:
+                good.append((*pair, caption))
         stops = self.on_error == "stop"
         reports.report(self.path, "pairs", bad, len(table), stops=stops)
         assert prepared.pixels is not None

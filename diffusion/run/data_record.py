@@ -19,7 +19,7 @@ def claim(run_dir: Path, dataset: Dataset, *, resumes: bool) -> None:
     """Writes data.json, or compares it with the data if the run resumes; all hosts must call it.
 
     A resumed run without data.json takes the data as it is. Data with texts has tokenizer.json
-    written, too.
+    written, too, and again if it was lost.
 
     Raises:
       ValueError: the data is not what the run began with, or differs between the hosts.
@@ -28,20 +28,22 @@ def claim(run_dir: Path, dataset: Dataset, *, resumes: bool) -> None:
     hosts.check_same(crc, "data", "give each of them a copy of the same data")
     found: dict[str, int | str] = {"num_images": len(dataset), "checksum": f"{crc:08x}"}
     texts = getattr(dataset, "texts", None)  # few datasets have texts
-    if texts is not None:
-        found["tokenizer"] = _checksum(texts.reader.to_json())
     if resumes and file.exists():
         stored = _read(file)
-        if stored != found:
+        if {name: stored[name] for name in found} != found:  # words' numbers are in the checksum
             raise ValueError(
                 f"{run_dir} was trained on other data ({_described(stored)}) than this "
                 f"({_described(found)}), and its batches would not be those of its seed; restore "
                 f"the data, choose another --run-dir, or remove {file} to go on all the same."
             )
-    elif hosts.is_main():
+        if texts is None or (run_dir / TOKENIZER).exists():
+            return
+    if hosts.is_main():
         run_dir.mkdir(parents=True, exist_ok=True)
         if texts is not None:
-            _write(run_dir / TOKENIZER, texts.reader.to_json())
+            content = texts.reader.to_json()
+            _write(run_dir / TOKENIZER, content)
+            found["tokenizer"] = _checksum(content)
         _write(file, json.dumps(found) + "\n")
 
 

@@ -14,7 +14,7 @@ from diffusion.denoiser import Network, Preconditioning
 from diffusion.keys import demand_key
 from diffusion.noise.distributions import LogNormal, Noise
 from diffusion.noise.importance import remembering
-from diffusion.pixels import check_image, from_pixels
+from diffusion.pixels import as_images, check_image
 from diffusion.training.augment import Augment, Batch, Unchanged
 from diffusion.training.clipping import global_norm
 from diffusion.training.condition_dropout import drop_conditions
@@ -256,10 +256,9 @@ def make_train_steps(train_step: TrainStep) -> Callable[..., tuple[TrainState, d
 
     Returns:
       train_steps. Its dataset is {"image": uint8 (N, H, W, C), "label": (N,), ...} on the devices,
-      of which uint8 arrays are pixels;
-      row k of indices (K, B) selects the images of step k; the first num_steps <= K steps are
-      taken. The state is donated. Metrics have a first axis of size K, and are zero from index
-      num_steps on.
+      of which uint8 arrays are pixels. Row k of indices (K, B) selects the images of step k; the
+      first num_steps <= K steps are taken. The state is donated. Metrics have a first axis of size
+      K, and are zero from index num_steps on.
     """
 
     @partial(jax.jit, donate_argnums=0)
@@ -271,9 +270,7 @@ def make_train_steps(train_step: TrainStep) -> Callable[..., tuple[TrainState, d
         key: Array,
     ) -> tuple[TrainState, dict[str, Array]]:
         def one(state: TrainState, chosen: Array) -> tuple[TrainState, dict[str, Array]]:
-            batch = {name: values[chosen] for name, values in dataset.items()}
-            images = {k: from_pixels(v) for k, v in batch.items() if v.dtype == jnp.uint8}
-            batch |= images
+            batch = as_images({name: values[chosen] for name, values in dataset.items()})
             return train_step(state, batch, key)
 
         def advance(k: Array, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:

@@ -1,13 +1,13 @@
 """Emoji with their names as a dataset, for networks that draw what a text says."""
 
-import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from diffusion.data.arrays import ImageArrays
 from diffusion.data.dataset import Spec, image_spec
-from diffusion.data.emoji.drawings import drawings
+from diffusion.data.emoji import code_points
+from diffusion.data.emoji.drawings import check_fields, drawings
 from diffusion.data.emoji.looks import TONES
 from diffusion.data.emoji.names import captions, is_flag_of_place
 from diffusion.data.order import Mixture
@@ -15,8 +15,6 @@ from diffusion.data.text.texts import Texts
 from diffusion.data.text.words import Words
 
 GROUPS = ("people", "flags", "others")
-HELD_OUT = 10
-"""One drawing with a skin tone in so many is held out."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +45,7 @@ class EmojiCaptions:
     cache_dir: str = "~/.cache/unet-flax"
 
     def __post_init__(self):
-        if self.split not in ("train", "test"):
-            raise ValueError(f"split={self.split!r}; use train or test.")
-        if self.image_size < 8:
-            raise ValueError(f"image_size={self.image_size} must be 8 or more.")
-        if len(self.shares) != len(GROUPS) or min(self.shares) < 0 or not any(self.shares):
-            raise ValueError(
-                f"shares={self.shares} must be three whole numbers, 0 or more, for {GROUPS}, and "
-                "not all 0."
-            )
+        check_fields(self, GROUPS)
 
     @property
     def held_out(self) -> "EmojiCaptions":
@@ -111,5 +101,4 @@ def group_of(points: tuple[int, ...]) -> int:
 
 def is_held_out(points: tuple[int, ...]) -> bool:
     """Whether a drawing is held out: by the checksum of its code points, if it names a tone."""
-    digest = hashlib.sha256("-".join(map(str, points)).encode()).digest()
-    return group_of(points) == 0 and int.from_bytes(digest[:4]) % HELD_OUT == 0
+    return group_of(points) == 0 and code_points.is_held_out(points)

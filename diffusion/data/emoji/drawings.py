@@ -8,9 +8,11 @@ a folder   image files named by code points, such as npm's @lobehub/fluent-emoji
 import os
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -33,6 +35,23 @@ class Drawings:
 
     points: tuple[tuple[int, ...], ...]
     pixels: UInt8[np.ndarray, "N size size 3"]
+
+
+def check_fields(data: Any, groups: Sequence[str]) -> None:
+    """Raises a ValueError where a dataset of drawings has a value that it may not have.
+
+    Args:
+      groups: what its `shares` are shares of.
+    """
+    if data.split not in ("train", "test"):
+        raise ValueError(f"split={data.split!r}; use train or test.")
+    if data.image_size < 8:
+        raise ValueError(f"image_size={data.image_size} must be 8 or more.")
+    if len(data.shares) != len(groups) or min(data.shares) < 0 or not any(data.shares):
+        raise ValueError(
+            f"shares={data.shares} must be {len(groups)} whole numbers, 0 or more, for "
+            f"{', '.join(groups)}, and not all 0."
+        )
 
 
 @lru_cache(maxsize=1)  # training data and held-out data are asked for one after the other

@@ -7,7 +7,7 @@ import numpy as np
 
 from diffusion.data.arrays import ImageArrays
 from diffusion.data.dataset import Spec, image_spec
-from diffusion.data.emoji.drawings import drawings
+from diffusion.data.emoji.drawings import check_fields, drawings
 from diffusion.data.emoji.edits import KINDS, Edit, edits, on_test_side
 from diffusion.data.order import Mixture
 from diffusion.data.text.texts import Texts
@@ -42,15 +42,7 @@ class EmojiEdits:
     cache_dir: str = "~/.cache/unet-flax"
 
     def __post_init__(self):
-        if self.split not in ("train", "test"):
-            raise ValueError(f"split={self.split!r}; use train or test.")
-        if self.image_size < 8:
-            raise ValueError(f"image_size={self.image_size} must be 8 or more.")
-        if len(self.shares) != len(KINDS) or min(self.shares) < 0 or not any(self.shares):
-            raise ValueError(
-                f"shares={self.shares} must be three whole numbers, 0 or more, for skin tone, "
-                "gender and hair, and not all 0."
-            )
+        check_fields(self, KINDS)
 
     @property
     def held_out(self) -> "EmojiEdits":
