@@ -13,13 +13,12 @@ from contextlib import ExitStack, closing
 import jax
 
 import diffusion as dm
-from commands import build, cost, grids, judge, pipeline, train_request
+from commands import build, cost, judge, kinds, train_request
 from commands.build import Job
 from commands.judge import Judge
 from diffusion import sharding
 from diffusion.data import images
 from diffusion.run import checkpoint, compilation_cache, hosts, lock, signals, tracker
-from diffusion.run.journal import Journal
 from diffusion.run.meter import Meter
 from diffusion.run.profile import Profile
 from diffusion.run.progress import Progress
@@ -34,7 +33,7 @@ def main(argv: list[str]) -> None:
             recipe, run_dir = request.recipe, request.run_dir
             hosts.start(*dataclasses.astuple(request.hosts))
             mesh = recipe.mesh.make()
-            build.check_grid(recipe)
+            recipe.check_grid()
             sharding.check_batch_size(mesh, recipe.data.batch_size, recipe.run.accumulate)
             if request.is_dry:
                 return hosts.print_on_main(*cost.lines(recipe, mesh), sep="\n")
@@ -43,7 +42,7 @@ def main(argv: list[str]) -> None:
             job = build.job(recipe, run_dir, mesh, request.profile_steps)
             if hosts.is_main():
                 stack.enter_context(lock.held(run_dir))
-            build.claim(run_dir, recipe, job.dataset)
+            build.claim(run_dir, recipe, job.dataset, job.latents)
             state, measured_by = build.start(job), judge.of_job(job)
         with train_request.one_line_errors(tracker.TrackerError, OSError):
             train(job, state, measured_by)
@@ -74,11 +73,11 @@ def train(job: Job, state: dm.TrainState, measured_by: Judge | None = None) -> N
         hosts.print_on_main(
             f"{run_dir}: {num_parameters:,} parameters, steps {first} to {run.num_steps}"
         )
-        if not images.can_be_png(shape := job.recipe.model.image_shape):
+        if not images.can_be_png(shape := build.image_shape(job.recipe)):
             hosts.print_on_main(f"no grids of samples: images of shape {shape} cannot be PNG files")
         peak = cost.peak_images_per_second(job.recipe, job.mesh)
         meter = Meter(batch_size, run.max_skipped_steps, peak)
-        draw_due_grid(job, journal, state)  # missing if the run was stopped before it was drawn
+        kinds.draw_due(job, journal, state)  # missing if the run was stopped before it was drawn
         judge.measure_due(measured_by, journal, state)
         stop, step, is_stopped = hosts.StopAgreement(first), first, False
         while step < run.num_steps and not is_stopped:
@@ -110,9 +109,9 @@ def train(job: Job, state: dm.TrainState, measured_by: Judge | None = None) -> N
                 progress.report(step, values)
             if saves:
                 checkpoints.save(state)
-                build.save_weights(job, state)
+                kinds.save(job, state)
             if draws or measures:
-                draw_due_grid(job, journal, state)
+                kinds.draw_due(job, journal, state)
                 judge.measure_due(measured_by, journal, state)
                 meter.restart_clock()
         checkpoints.wait()
@@ -124,24 +123,8 @@ def train(job: Job, state: dm.TrainState, measured_by: Judge | None = None) -> N
         )
         sys.exit(128 + (received or signal.SIGTERM))
     seconds, grid = time.perf_counter() - start_time, run_dir / "samples" / f"{step}.png"
-    drawn = f"; samples: {grid}" if images.can_be_png(job.recipe.model.image_shape) else ""
+    drawn = f"; samples: {grid}" if images.can_be_png(build.image_shape(job.recipe)) else ""
     hosts.print_on_main(f"{step - first} steps in {seconds:.0f} s{drawn}")
-
-
-def draw_due_grid(job: Job, journal: Journal, state: dm.TrainState) -> None:
-    """Draws the grid of samples if one is due and missing; reports if samples are not finite."""
-    step, recipe = int(state.step), job.recipe
-    is_missing = not (job.run_dir / "samples" / f"{step}.png").exists()
-    if not images.can_be_png(recipe.model.image_shape):
-        return
-    if not build.is_grid_due(recipe.run, step) or not hosts.any_host(is_missing):
-        return
-    average = recipe.ema.choose(state.ema, recipe.ema.names[0])
-    trained = pipeline.of_weights(recipe, job.network, average, job.mesh, f"step {step}")
-    try:
-        journal.samples(step, grids.of_job(job, trained))
-    except FloatingPointError as error:
-        hosts.print_on_main(f"step {step}: no grid of samples: {error}")
 
 
 if __name__ == "__main__":

@@ -4,17 +4,20 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 from flax import nnx
 
 import diffusion as dm
 import unet_flax
-from commands import config_file
-from configs.recipe import Recipe, Run
+from commands import config_file, latents, perceptual
+from commands.latents import LatentSpace
+from configs import AnyRecipe, AutoencoderRecipe
+from configs.run import Run
 from diffusion import sharding
 from diffusion.data.dataset import Dataset
+from diffusion.data.latents import encoded
 from diffusion.denoiser import Network
 from diffusion.keys import IMPL
 from diffusion.run import best, checkpoint, data_record, hosts, weights
@@ -22,7 +25,7 @@ from diffusion.run.feed import Feed, make_feed
 from diffusion.run.journal import Files, Journal
 from diffusion.run.tensorboard import TensorBoard
 from diffusion.run.tracker import Tracker
-from diffusion.training.step import TrainStep
+from diffusion.training.update import TrainStep
 from unet_flax import Model
 
 
@@ -34,21 +37,25 @@ class Job:
       recipe: the recipe, resolved.
       run_dir: the run's folder.
       mesh: the devices.
-      dataset: the training data.
+      images: the training data.
+      dataset: what the network is trained on: the images, or their latents.
       network: `network(params, x, c_noise, **cond)`.
+      latents: the latents that the network works on; None where it works on the images.
       profile_steps: first and last step to trace, or None.
     """
 
-    recipe: Recipe
+    recipe: AnyRecipe
     run_dir: Path
     mesh: jax.sharding.Mesh
+    images: Dataset
     dataset: Dataset
     network: Network
+    latents: LatentSpace | None = None
     profile_steps: tuple[int, int] | None = None
 
 
 def job(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     run_dir: Path,
     mesh: jax.sharding.Mesh,
     profile_steps: tuple[int, int] | None = None,
@@ -60,33 +67,27 @@ def job(
         not lie in memory for several steps per dispatch.
     """
     resolved, dataset = recipe.resolved(), recipe.data.load()
-    steps = recipe.run.steps_per_dispatch
+    images, steps = dataset, recipe.run.steps_per_dispatch
     if (found := _described(dataset.spec)) != (stated := _described(recipe.data.spec)):
         raise ValueError(f"the data has {found}, but its configuration says {stated}.")
+    space = None
+    if recipe.latents is not None:
+        space = latents.of_run(recipe.latents, run_dir, mesh)
+        dataset = encoded(images, space.encode, space.fingerprint)
     if steps not in (None, 1) and dataset.resident() is None:
         raise ValueError(
             f"run.steps_per_dispatch={steps} needs a dataset that lies in memory, and this one "
             "does not; use 1, or none."
         )
     network, _ = abstract_network(resolved)
-    return Job(resolved, run_dir, mesh, dataset, network, profile_steps)
-
-
-def check_grid(recipe: Recipe) -> None:
-    """Raises a ValueError if the sampling grid does not allow this number of steps.
-
-    Not checked by the recipe itself: it needs a device, which many hosts must not ask for before
-    they have joined.
-    """
-    sampling = recipe.resolved().sampling
-    sampling.grid(sampling.num_steps)
+    return Job(resolved, run_dir, mesh, images, dataset, network, space, profile_steps)
 
 
 def _described(spec: dict[str, jax.ShapeDtypeStruct]) -> str:
     return ", ".join(f"{name} {spec[name].shape} {spec[name].dtype}" for name in sorted(spec))
 
 
-def abstract_network(recipe: Recipe) -> tuple[Network, Any]:
+def abstract_network(recipe: AnyRecipe) -> tuple[Network, Any]:
     """The network, and the shapes of its parameters, not to be changed; allocates no arrays."""
     return _abstract(recipe.resolved().model)
 
@@ -96,8 +97,13 @@ def _abstract(model: Model) -> tuple[Network, Any]:
     return unet_flax.functional(nnx.eval_shape(lambda: unet_flax.make(model, nnx.Rngs(0))))
 
 
-def claim(run_dir: Path, recipe: Recipe, dataset: Dataset) -> None:
-    """Writes the run's config.json and data.json.
+def claim(
+    run_dir: Path, recipe: AnyRecipe, dataset: Dataset, space: LatentSpace | None = None
+) -> None:
+    """Writes the run's config.json and data.json, and its copy of the autoencoder.
+
+    Args:
+      space: the latents that the network works on, if it does.
 
     Raises:
       ValueError: the folder belongs to another run, or to one that began on other data.
@@ -126,53 +132,31 @@ def claim(run_dir: Path, recipe: Recipe, dataset: Dataset) -> None:
     data_record.claim(run_dir, dataset, resumes=bool(reached))
     if hosts.is_main():
         checkpoint.write_config(run_dir, config)
+        if space is not None:
+            latents.keep(space, run_dir)
 
 
 def start(job: Job) -> dm.TrainState:
     """The state of the run's latest checkpoint, or a new one."""
     _, shapes = abstract_network(job.recipe)
-    target = sharding.placed(job.mesh, jax.eval_shape(partial(new_state, job.recipe), shapes))
+    target = sharding.placed(job.mesh, jax.eval_shape(job.recipe.new_state, shapes))
     if checkpoint.steps(job.run_dir):
         return checkpoint.restore(job.run_dir, target)
 
     @partial(jax.jit, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, target))
     def create(key: jax.Array) -> dm.TrainState:  # jitted: each device makes only its own shards
         module = unet_flax.make(job.recipe.model, nnx.Rngs(key))
-        return new_state(job.recipe, unet_flax.functional(module)[1])
+        return job.recipe.new_state(unet_flax.functional(module)[1])
 
     return create(jax.random.fold_in(jax.random.key(job.recipe.run.seed, impl=IMPL), 0))
 
 
-def new_state(recipe: Recipe, params: Any) -> dm.TrainState:
-    """The state before the first step."""
-    project = recipe.model.project
-    params = params if project is None else project(params)
-    return dm.TrainState.create(
-        params, recipe.optimizer.make(), recipe.ema, recipe.uncertainty, recipe.resolved().noise
-    )
-
-
-def train_step(recipe: Recipe, network: Network) -> tuple[TrainStep, jax.Array]:
+def train_step(recipe: AnyRecipe, network: Network) -> tuple[TrainStep, jax.Array]:
     """The training step, and the run's random key for it."""
-    recipe = recipe.resolved()
-    step = dm.make_train_step(
-        network,
-        recipe.preconditioning,
-        recipe.noise,
-        recipe.optimizer.make(),
-        recipe.ema,
-        weighting=recipe.weighting,
-        variance=recipe.variance,
-        uncertainty=recipe.uncertainty,
-        coupling=recipe.coupling,
-        label_dropout=recipe.label_dropout,
-        text_dropout=recipe.text_dropout,
-        condition_dropout=recipe.condition_dropout,
-        augment=recipe.augment,
-        accumulate=recipe.run.accumulate,
-        project=recipe.model.project,
-    )
-    return step, jax.random.fold_in(jax.random.key(recipe.run.seed, impl=IMPL), 1)
+    key = jax.random.fold_in(jax.random.key(recipe.run.seed, impl=IMPL), 1)
+    if isinstance(recipe, AutoencoderRecipe):
+        return recipe.make_step(cast(Any, network), perceptual.read(recipe.perceptual_files)), key
+    return recipe.make_step(network), key
 
 
 def checkpoints(job: Job) -> checkpoint.Checkpoints:
@@ -189,7 +173,7 @@ def save_weights(job: Job, state: dm.TrainState) -> None:
 
     The recipe's first average is weights.safetensors, another one weights-NAME.safetensors.
     """
-    model = json.dumps(config_file.model_to_json(job.recipe.model))
+    model = json.dumps(config_file.model_to_json(cast(Model, job.recipe.model)))
     for name in (names := job.recipe.ema.names):
         params = hosts.fetch(job.recipe.ema.choose(state.ema, name))
         if hosts.is_main():
@@ -232,6 +216,11 @@ def next_stop(run: Run, step: int, steps_per_dispatch: int, *, is_new: bool) -> 
     every = [run.log_every_steps, run.save_every_steps, run.sample_every_steps]
     every += [] if run.evaluate_every_steps is None else [run.evaluate_every_steps]
     return min(run.num_steps, step + steps_per_dispatch, *((step // n + 1) * n for n in every))
+
+
+def image_shape(recipe: AnyRecipe) -> tuple[int, ...]:
+    """The shape (H, W, C) of the images of a recipe's data."""
+    return recipe.data.spec["image"].shape
 
 
 def is_grid_due(run: Run, step: int) -> bool:

@@ -1,12 +1,13 @@
 """Converts a recipe to JSON and back: the run's config.json."""
 
 import typing
-from typing import Any
+from typing import Any, cast
 
 import cattrs
 from cattrs.strategies import configure_tagged_union
 
-from configs.recipe import Recipe, TrainingNoise
+from configs import AnyRecipe, Recipe
+from configs.recipe import TrainingNoise
 from diffusion.data import AnyDataset
 from diffusion.denoiser import Preconditioning
 from diffusion.noise.distributions import LogitNormal, LogNormal, UniformTime
@@ -75,16 +76,18 @@ for _union in (
     ),
 ):
     configure_tagged_union(_union, _converter, tag_name="kind")
+# runs of earlier versions state no kind
+configure_tagged_union(AnyRecipe, _converter, tag_name="kind", default=Recipe)
 
 
-def to_json(recipe: Recipe) -> dict[str, Any]:
+def to_json(recipe: AnyRecipe) -> dict[str, Any]:
     """A recipe as plain JSON; each choice between kinds carries its "kind".
 
     Raises:
       ValueError: a kind that no union of the recipe names.
     """
     try:
-        return _converter.unstructure(recipe)
+        return _converter.unstructure(recipe, AnyRecipe)
     except KeyError as error:
         kind = getattr(error.args[0], "__name__", error.args[0])
         raise ValueError(
@@ -98,14 +101,14 @@ def model_to_json(model: Model) -> dict[str, Any]:
     return _converter.unstructure(model, Model)
 
 
-def from_json(config: dict[str, Any]) -> Recipe:
+def from_json(config: dict[str, Any]) -> AnyRecipe:
     """The recipe that `to_json` wrote.
 
     Raises:
       ValueError: a field is unknown or has a wrong value; the message names it.
     """
     try:
-        return _converter.structure(config, Recipe)
+        return _converter.structure(config, cast(Any, AnyRecipe))
     except Exception as error:  # cattrs nests errors in exception groups
         errors = "; ".join(cattrs.transform_error(error))
         raise ValueError(f"config.json is not a recipe of this version: {errors}.") from error
@@ -140,13 +143,14 @@ MAY_CHANGE = (
     "data.keeps_pixels",
     "data.cache_dir",
     "data.num_workers",
+    "latents.autoencoder",  # the run keeps a copy
     "mesh.",
     "sampling.",
 )
 """Fields that can change when a run resumes: they affect the weights by rounding at most."""
 
 
-def differences(stored: Recipe, wanted: Recipe) -> list[str]:
+def differences(stored: AnyRecipe, wanted: AnyRecipe) -> list[str]:
     """The fields that differ and must not, as "field STORED there, WANTED here"."""
     old, new = (flatten(to_json(recipe.resolved())) for recipe in (stored, wanted))
     return [

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from commands import build, config_file
-from configs.recipe import Recipe
+from configs import AnyRecipe
 from diffusion import sharding
 from diffusion.run import hardware
 
 
-def lines(recipe: Recipe, mesh: jax.sharding.Mesh) -> Iterator[str]:
+def lines(recipe: AnyRecipe, mesh: jax.sharding.Mesh) -> Iterator[str]:
     """The configuration, number of parameters, FLOP and bytes, as lines to print."""
     yield json.dumps(config_file.to_json(recipe), indent=2)
     network, params = build.abstract_network(recipe)
@@ -23,11 +22,8 @@ def lines(recipe: Recipe, mesh: jax.sharding.Mesh) -> Iterator[str]:
     yield f"parameters           {num_parameters:,}"
 
     batch = batch_shapes(recipe)
-    cond = {name: shape for name, shape in batch.items() if name != "image"}
-    image = batch["image"]
-    forward = jax.jit(network).lower(
-        params, image, jax.ShapeDtypeStruct(image.shape[:1], jnp.float32), **cond
-    )
+    image, (inputs, cond) = batch["image"], recipe.network_inputs(batch)
+    forward = jax.jit(network).lower(params, *inputs, **cond)
     flops, state = flops_of_step(recipe)
     images = recipe.run.num_steps * recipe.data.batch_size
     yield f"forward              {operations(forward) / image.shape[0] / 1e9:.2f} GFLOP an image"
@@ -45,7 +41,7 @@ def lines(recipe: Recipe, mesh: jax.sharding.Mesh) -> Iterator[str]:
     yield "                     gradients and activations are not included"
 
 
-def flops_of_step(recipe: Recipe) -> tuple[float, Any]:
+def flops_of_step(recipe: AnyRecipe) -> tuple[float, Any]:
     """Floating-point operations of a training step, and the shapes of its state.
 
     They are counted without `accumulate`, because XLA counts the body of a loop only once, and
@@ -57,13 +53,13 @@ def flops_of_step(recipe: Recipe) -> tuple[float, Any]:
         run=dataclasses.replace(recipe.run, accumulate=1),
     )
     network, params = build.abstract_network(recipe)
-    state = jax.eval_shape(lambda params: build.new_state(recipe, params), params)
+    state = jax.eval_shape(lambda params: recipe.new_state(params), params)
     train_step, key = build.train_step(recipe, network)
     jitted: Any = train_step
     return operations(jitted.lower(state, batch_shapes(recipe), key)), state
 
 
-def peak_images_per_second(recipe: Recipe, mesh: jax.sharding.Mesh) -> float | None:
+def peak_images_per_second(recipe: AnyRecipe, mesh: jax.sharding.Mesh) -> float | None:
     """Training speed at the devices' peak FLOP/s; None if that is not known."""
     peak = hardware.peak_flops(mesh.devices.flat[0])
     if peak is None:
@@ -71,12 +67,12 @@ def peak_images_per_second(recipe: Recipe, mesh: jax.sharding.Mesh) -> float | N
     return peak * mesh.size * recipe.data.batch_size / flops_of_step(recipe)[0]
 
 
-def batch_shapes(recipe: Recipe) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(recipe: AnyRecipe) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes and types of a batch, as the training step receives it."""
     size = recipe.data.batch_size
     return {
         name: jax.ShapeDtypeStruct((size, *one.shape), one.dtype)
-        for name, one in recipe.data.spec.items()
+        for name, one in recipe.spec.items()
     }
 
 

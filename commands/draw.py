@@ -53,12 +53,12 @@ def draw(
         x, sigmas = _run(_samples, pipeline, labels[row], first + row, seed, edit)
         if pipeline.conventions.ends_in_vp:
             x = x / jnp.sqrt(1 + sigmas[-1] ** 2)
-        x_0 = hosts.fetch(x)
+        x_0 = hosts.fetch(x if pipeline.latents is None else pipeline.latents.decode(x))
         if not np.isfinite(x_0).all():
             raise FloatingPointError(
                 "samples are nan or inf; try a lower guidance scale or more steps."
             )
-        pixels.append(to_pixels(x_0))
+        pixels.append(edit.finished(to_pixels(x_0)))
     return np.concatenate(pixels)[: len(labels)]
 
 
@@ -77,6 +77,8 @@ def film(
     (xs, sigmas), _ = _run(frames, pipeline, labels[index], index, seed, edit)
     xs, sigmas = hosts.fetch(xs), jax.device_get(sigmas)
     xs = xs[:, : len(labels)] / np.sqrt(1 + sigmas**2)[:, None, None, None, None]
+    if pipeline.latents is not None:
+        xs = [pipeline.latents.decode_all(x) for x in xs]
     return [images.grid(to_pixels(x)) for x in xs]
 
 
@@ -86,7 +88,7 @@ def picture(pipeline: Pipeline, *, is_film: bool) -> str:
     Raises:
       ValueError: an animation is asked for of images that cannot be pictures.
     """
-    shape = pipeline.model.image_shape
+    shape = pipeline.image_shape
     if images.can_be_png(shape):
         return "grid.png"
     reason = f"images of shape {shape} are neither grey (H, W, 1) nor RGB (H, W, 3)"

@@ -15,7 +15,6 @@ from commands.pipeline import Pipeline
 from commands.sample_request import SampleRequest, is_seed
 from diffusion.conditions import TEXTS
 from diffusion.data import images
-from diffusion.pixels import from_pixels
 
 
 def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
@@ -27,6 +26,8 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
     """
     sampler = pipeline.sampling.sampler
     if request.low_res is not None:
+        if pipeline.latents is not None:
+            raise ValueError("--low-res needs a network that works on pixels, not on latents.")
         return Upscale(_read_low_res(pipeline, request.low_res))
     if request.interpolate is not None:
         first, last = request.interpolate
@@ -35,24 +36,24 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
         return Interpolate(ends, are_images, request.count, sampler)
     if request.init_image is None:
         return Edit()
-    if pipeline.edits_images:
-        image = jnp.asarray(pipeline.conditions["condition"][0])  # `prompts` has read it
-        if not request.starts_from_image:
-            return Instruct()
-    else:
-        image = _read(pipeline, request.init_image)
+    if pipeline.edits_images and not request.starts_from_image:
+        return Instruct()
+    pixels = pipeline.source  # `prompts` has read it, if the network edits images
+    if pixels is None:
+        pixels = read_fitted(request.init_image, pipeline.image_shape)
+    image = jnp.asarray(pipeline.encode(pixels[None])[0])
     if request.invert:
-        return Invert(image, sampler)
+        return Invert(image, sampler, pixels)
     if request.replay:
         source, concepts = _source(request, pipeline), _concepts(request, pipeline)
         is_chosen = request.sampler is not None or request.eta is not None
         base = sampler if is_chosen else dm.Euler(eta=1.0)
         return ReplayNoise(image, base, request.skip or 0.0, source, concepts)
     if request.mask is not None:
-        shape = pipeline.model.image_shape
-        redrawn = jnp.asarray(read_fitted_mask(request.mask, request.init_image, shape))
+        mask = read_fitted_mask(request.mask, request.init_image, pipeline.image_shape)
+        redrawn = jnp.asarray(mask if pipeline.latents is None else pipeline.latents.mask(mask))
         num_resample = 10 if request.num_resample is None else request.num_resample
-        return Inpaint(image, redrawn, num_resample, sampler)
+        return Inpaint(image, redrawn, num_resample, sampler, pixels, mask)
     return Vary(image, 0.6 if request.strength is None else request.strength)
 
 
@@ -98,7 +99,7 @@ def _end(pipeline: Pipeline, word: str) -> Float[Array, "H W C"]:
 
 
 def _read(pipeline: Pipeline, path: Path) -> Float[Array, "H W C"]:
-    return jnp.asarray(from_pixels(read_fitted(path, pipeline.model.image_shape)))
+    return jnp.asarray(pipeline.encode(read_fitted(path, pipeline.image_shape)[None])[0])
 
 
 def _read_low_res(pipeline: Pipeline, path: Path) -> Float[Array, "h w C"]:

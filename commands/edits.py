@@ -86,6 +86,10 @@ class Edit:
         x, rest = self.start(denoise, eps, sigmas, index)
         return Parts(self.sampler(pipeline.sampling.sampler), denoise, x, rest)
 
+    def finished(self, pixels: UInt8[np.ndarray, "N H W C"]) -> UInt8[np.ndarray, "N H W C"]:
+        """The images that were drawn, with what the edit must not change as it was."""
+        return pixels
+
     def report(self, pixels: UInt8[np.ndarray, "N H W C"]) -> str | None:
         """A line about the images that were drawn, or None."""
         return None
@@ -125,10 +129,12 @@ class Inpaint(Edit):
     """Redraws a part of an image, see `dm.inpaint` and `dm.RePaint`.
 
     Attributes:
-      image: in [-1, 1].
-      redrawn: True where the image is redrawn.
+      image: in [-1, 1], or its latent.
+      redrawn: True where the image, or the latent, is redrawn.
       num_resample: number of times that each step is taken, see `dm.RePaint`.
       base: the sampler whose steps are repeated.
+      pixels, mask: the same as pixels. The autoencoder changes all pixels a little; those outside
+        the mask are put back.
     Raises:
       ValueError: image and mask differ in size, or the sampler's steps cannot be repeated.
     """
@@ -137,6 +143,8 @@ class Inpaint(Edit):
     redrawn: Bool[Array, "H W"]
     num_resample: int
     base: Sampler
+    pixels: UInt8[np.ndarray, "height width C"]
+    mask: Bool[np.ndarray, "height width"]
     uses_image = True
 
     def __post_init__(self):
@@ -155,20 +163,25 @@ class Inpaint(Edit):
     def sampler(self, sampler):
         return sampler if self.num_resample == 1 else dm.RePaint(sampler, self.num_resample)
 
+    def finished(self, pixels):
+        return np.where(self.mask[..., None], pixels, self.pixels)
+
 
 @dataclass(frozen=True)
 class Invert(Edit):
     """Finds an image's noise, and draws the image from it again, see `dm.invert`.
 
     Attributes:
-      image: in [-1, 1].
+      image: in [-1, 1], or its latent.
       base: the sampler.
+      pixels: the image.
     Raises:
       ValueError: the sampler draws noise.
     """
 
     image: Float[Array, "H W C"]
     base: Sampler
+    pixels: UInt8[np.ndarray, "height width C"]
     uses_image = True
 
     def __post_init__(self):
@@ -179,7 +192,7 @@ class Invert(Edit):
         return dm.invert(denoise, image, sigmas, _reversible(self.base)), sigmas
 
     def report(self, pixels):
-        error = math.sqrt(np.square(from_pixels(pixels) - np.asarray(self.image)).mean())
+        error = math.sqrt(np.square(from_pixels(pixels) - from_pixels(self.pixels)).mean())
         return f"reconstruction: {error:.4f} root mean square error, of values in [-1, 1]"
 
 

@@ -1,4 +1,4 @@
-"""The pictures that training draws: a grid of samples, or texts with what was drawn of them."""
+"""The pictures that training draws of a denoiser: samples, or texts with what was drawn of them."""
 
 from functools import lru_cache
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+import diffusion as dm
 from commands import draw, pipeline
 from commands.build import Job
 from commands.class_labels import class_labels
@@ -15,18 +16,22 @@ from diffusion.data.arrays import ImageArrays
 from diffusion.pixels import to_pixels
 
 
-def of_job(job: Job, trained: Pipeline) -> UInt8[np.ndarray, "height width C"]:
+def of_job(
+    job: Job, state: dm.TrainState
+) -> tuple[UInt8[np.ndarray, "height width C"], dict[str, float]]:
     """Samples of seed 0: of all classes, or of fixed texts, held-out ones where there are any.
 
+    Returns:
+      the picture, and nothing to log with it.
     Raises:
       FloatingPointError: samples are not finite.
     """
-    count = job.recipe.run.num_samples
-    if getattr(job.dataset, "texts", None) is None:  # few datasets have texts
-        trained = pipeline.with_conditions(trained, job.dataset)
-        return images.grid(draw.draw(trained, class_labels(trained, None, count), seed=0))
-    examples: Any = _held_out(job.recipe.data) or job.dataset
-    return of_examples(trained, examples, examples.first(count), seed=0)
+    trained, count = pipeline.of_job(job, state), job.recipe.run.num_samples
+    if getattr(job.images, "texts", None) is None:  # few datasets have texts
+        trained = pipeline.with_conditions(trained, job.images)
+        return images.grid(draw.draw(trained, class_labels(trained, None, count), seed=0)), {}
+    examples: Any = held_out(job.recipe.data) or job.images
+    return of_examples(trained, examples, examples.first(count), seed=0), {}
 
 
 def of_examples(
@@ -57,6 +62,7 @@ def of_rows(
 
 
 @lru_cache(maxsize=1)
-def _held_out(data: AnyDataset) -> ImageArrays | None:
-    held_out = getattr(data, "held_out", None)
-    return None if held_out is None else held_out.load()
+def held_out(data: AnyDataset) -> ImageArrays | None:
+    """The examples that training does not see, where the dataset has any."""
+    config = getattr(data, "held_out", None)
+    return None if config is None else config.load()

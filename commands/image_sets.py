@@ -132,11 +132,12 @@ def of_samples(
     conditions = checksum.of_examples(0, pipeline.conditions)
     identity = f"{weights} {pipeline.preconditioning} {pipeline.sampling} {pipeline.conventions}"
     identity += f" {conditions}" if pipeline.conditions else ""
+    identity += "" if pipeline.latents is None else f" {pipeline.latents.fingerprint}"
     return ImageSet(
         f"{folder} ({pipeline.name}), seed {seed}",
         f"{identity} {seed}",
         count,
-        pipeline.model.image_shape,
+        pipeline.image_shape,
         read,
         None if num_classes is None else label(np.arange(count)),
         {

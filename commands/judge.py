@@ -11,7 +11,7 @@ from commands.compared_images import Reference
 from commands.evaluate_request import EvaluateRequest
 from commands.evaluation import Describe
 from commands.measures import Described
-from configs.recipe import Run
+from configs.run import Run
 from diffusion import metrics
 from diffusion.run import best, hosts
 from diffusion.run.journal import Journal
@@ -37,12 +37,9 @@ class Judge:
         Raises:
           FloatingPointError: samples are not finite.
         """
-        recipe, job = self.job.recipe, self.job
-        average = recipe.ema.choose(state.ema, recipe.ema.names[0])
-        name = f"step {int(state.step)}"
-        trained = pipeline.of_weights(recipe, job.network, average, job.mesh, name)
-        run = recipe.run
-        trained = pipeline.with_conditions(trained, job.dataset, run.evaluate_images)
+        job, run = self.job, self.job.recipe.run
+        trained = pipeline.of_job(job, state)
+        trained = pipeline.with_conditions(trained, job.images, run.evaluate_images)
         images = image_sets.of_samples(
             trained, job.run_dir, seed=0, count=run.evaluate_images, batch_size=_batch_size(run)
         )
@@ -68,10 +65,10 @@ def of_job(job: Job) -> Judge | None:
     if run.evaluate_every_steps is None:
         return None
     data, needs_classes = job.recipe.data, run.evaluate_features == "self"
-    if needs_classes and "label" not in job.dataset.spec:
+    if needs_classes and "label" not in job.images.spec:
         reference = compared_images.of_dataset(NAME, data)  # loads the classes too
     else:
-        images = image_sets.of_loaded(NAME, data, job.dataset)
+        images = image_sets.of_loaded(NAME, data, job.images)
         reference = Reference(NAME, images, num_classes=data.num_classes)
     request = EvaluateRequest(job.run_dir, features=run.evaluate_features, metrics=("fd",))
     assert reference.images is not None

@@ -9,19 +9,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
 import diffusion as dm
-from commands import averages, build, config_file, diffusers_folder
+from commands import averages, build, config_file, diffusers_folder, latents
+from commands.build import Job
 from commands.conventions import Conventions
+from commands.latents import LatentSpace
 from configs.recipe import Recipe, Sampling
 from diffusion import sharding
 from diffusion.conditions import IMAGES, TEXTS, null
 from diffusion.data import AnyDataset
 from diffusion.data.dataset import Dataset
+from diffusion.data.latents import image_names
 from diffusion.data.text.texts import TextReader
 from diffusion.denoiser import Denoise, Network, Preconditioning
 from diffusion.keys import IMPL
+from diffusion.pixels import from_pixels, to_pixels
 from diffusion.run import best, checkpoint, data_record
 from unet_flax import Model
 
@@ -44,6 +48,8 @@ class Pipeline:
       negative: what guidance to a text leads away from, as conditions of one row; the null text
         where there is none.
       reader: reads the texts that the network takes; None for a network without texts.
+      latents: the latents that the network works on; None where it works on the images themselves.
+      source: the image that a network edits as a text says.
       texts: text of each image, for messages; the rows repeat, as those of conditions.
       data: the configuration of the data that the network was trained with, if it is known.
       conventions: how noise, result and clipping differ from those of a recipe.
@@ -65,6 +71,8 @@ class Pipeline:
     conditions: dict[str, np.ndarray] = field(default_factory=dict)
     negative: dict[str, np.ndarray] = field(default_factory=dict)
     reader: TextReader | None = None
+    latents: LatentSpace | None = None
+    source: UInt8[np.ndarray, "H W C"] | None = None
     texts: tuple[str, ...] = ()
     data: AnyDataset | None = None
     conventions: Conventions = Conventions()
@@ -128,6 +136,16 @@ class Pipeline:
         return null(name, value)
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape (H, W, C) of the images that are drawn."""
+        shape = self.model.image_shape
+        return shape if self.latents is None else self.latents.image_shape(shape)
+
+    def encode(self, pixels: UInt8[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N h w D"]:
+        """Images as the network takes them: in [-1, 1], or their latents."""
+        return from_pixels(pixels) if self.latents is None else self.latents.encode(pixels)
+
+    @property
     def edits_images(self) -> bool:
         """Whether the network changes a given image as a text says."""
         return self.reader is not None and "condition" in self.model.inputs
@@ -162,12 +180,14 @@ def of_weights(
     mesh: jax.sharding.Mesh,
     name: str,
     reader: TextReader | None = None,
+    latents: LatentSpace | None = None,
 ) -> Pipeline:
     """The pipeline of a recipe with these weights.
 
     Args:
       name: describes the weights in messages.
       reader: reads the texts of a network that takes any.
+      latents: those that a network works on, if it does.
     """
     resolved = recipe.resolved()
     return Pipeline(
@@ -180,9 +200,19 @@ def of_weights(
         trains_null=recipe.trains_null,
         name=name,
         reader=reader,
+        latents=latents,
         data=recipe.data,
         class_names=getattr(recipe.data, "class_names", None) or (),  # few datasets name them
     )
+
+
+def of_job(job: Job, state: dm.TrainState) -> Pipeline:
+    """The pipeline of a run in training, with its first average."""
+    recipe = job.recipe
+    assert isinstance(recipe, Recipe)  # autoencoders draw nothing
+    average = recipe.ema.choose(state.ema, recipe.ema.names[0])
+    name = f"step {int(state.step)}"
+    return of_weights(recipe, job.network, average, job.mesh, name, latents=job.latents)
 
 
 def takes_conditions(model: Model) -> bool:
@@ -208,8 +238,15 @@ def with_conditions(pipeline: Pipeline, dataset: Dataset | None = None, count: i
 
 
 def with_rows(pipeline: Pipeline, rows: dict[str, np.ndarray]) -> Pipeline:
-    """Adds the conditions of these examples, given as a batch."""
+    """Adds the conditions of these examples, given as a batch.
+
+    Args:
+      rows: images in [-1, 1], also where the network works on latents.
+    """
     conditions = {name: values for name, values in rows.items() if name not in ("image", "label")}
+    if pipeline.latents is not None:
+        for name in image_names(rows).intersection(conditions):
+            conditions[name] = pipeline.encode(to_pixels(conditions[name]))
     return dataclasses.replace(pipeline, conditions=conditions)
 
 
@@ -235,13 +272,19 @@ def read(folder: Path, step: int | str | None = None, ema: str | None = None) ->
         return _of_diffusers(folder)
     mesh = dm.Mesh().make()
     recipe = config_file.from_json(checkpoint.read_config(folder))
+    if not isinstance(recipe, Recipe):
+        raise ValueError(
+            f"{folder} is the run of an autoencoder, which draws no images; train a recipe on its "
+            f"latents, such as `python train.py emoji_latent --latents.autoencoder {folder}`."
+        )
     at = _best_step(folder) if step == "best" else step
     assert not isinstance(at, str)
     network, shapes = build.abstract_network(recipe)
     target = sharding.placed(mesh, jax.eval_shape(recipe.ema.init, shapes))
     params, step = averages.read(folder, recipe.ema, target, at, ema)
     name = f"step {step}, average {ema or recipe.ema.names[0]}"
-    return of_weights(recipe, network, params, mesh, name, _reader(folder, recipe))
+    space = None if recipe.latents is None else latents.of_run(recipe.latents, folder, mesh)
+    return of_weights(recipe, network, params, mesh, name, _reader(folder, recipe), space)
 
 
 def _reader(folder: Path, recipe: Recipe) -> TextReader | None:

@@ -8,7 +8,6 @@ from commands.fitted_image import read_fitted
 from commands.pipeline import Pipeline
 from commands.sample_request import SampleRequest
 from diffusion.data.text.texts import TextReader
-from diffusion.pixels import from_pixels
 
 
 def of_request(request: SampleRequest, pipeline: Pipeline) -> Pipeline:
@@ -39,11 +38,11 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Pipeline:
     if count < len(prompts):
         raise ValueError(f"--num-images {count} is fewer than the {len(prompts)} prompts.")
     texts = [prompts[index * len(prompts) // count] for index in range(count)]
-    conditions = reader(texts)
+    conditions, source = reader(texts), None
     if pipeline.edits_images:
         assert request.init_image is not None
-        image = from_pixels(read_fitted(request.init_image, pipeline.model.image_shape))
-        conditions["condition"] = image[None]
+        source = read_fitted(request.init_image, pipeline.image_shape)
+        conditions["condition"] = pipeline.encode(source[None])
     negative = request.negative_prompt
     if negative is not None and pipeline.sampling.guidance == 1:
         raise ValueError("--negative-prompt has no effect without guidance; use --guidance 3.")
@@ -55,6 +54,7 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Pipeline:
         conditions=conditions,
         negative={} if negative is None else reader([negative]),
         texts=tuple(texts),
+        source=source,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import configs
 from commands import cli, options
 from commands.cli import HostOptions
-from configs.recipe import Recipe
+from configs import AnyRecipe
 
 one_line_errors = partial(
     cli.one_line_errors,
@@ -31,7 +31,7 @@ class TrainRequest:
       hosts: how to find the other hosts.
     """
 
-    recipe: Recipe
+    recipe: AnyRecipe
     run_dir: Path
     is_dry: bool
     profile_steps: tuple[int, int] | None

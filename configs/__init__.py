@@ -5,10 +5,27 @@ import difflib
 import importlib
 from pathlib import Path
 
-from configs.recipe import Recipe, Run, Sampling
+from configs.autoencoder import AutoencoderRecipe
+from configs.recipe import Recipe, Sampling
+from configs.run import Run
 from diffusion.training.optimizers import Adam, Muon, Optax
 
-__all__ = ["Adam", "Muon", "Optax", "Recipe", "Run", "Sampling", "describe", "load", "names"]
+AnyRecipe = Recipe | AutoencoderRecipe
+"""What `train.py` can train."""
+
+__all__ = [
+    "Adam",
+    "AnyRecipe",
+    "AutoencoderRecipe",
+    "Muon",
+    "Optax",
+    "Recipe",
+    "Run",
+    "Sampling",
+    "describe",
+    "load",
+    "names",
+]
 
 _FOLDER = Path(__file__).parent
 
@@ -24,7 +41,7 @@ def describe(name: str) -> str:
     return (docstring or "").partition("\n")[0]
 
 
-def load(name: str) -> Recipe:
+def load(name: str) -> AnyRecipe:
     """The recipe with this name.
 
     Raises:

@@ -72,7 +72,9 @@ from diffusion.training.loss import (
     Uncertainty,
     loss,
 )
-from diffusion.training.step import TrainState, make_train_step
+from diffusion.training.reconstruction import kl_divergence, make_reconstruction_step
+from diffusion.training.step import make_train_step
+from diffusion.training.update import TrainState
 from diffusion.training.variance import FixedVariance, LearnedVariance
 
 __all__ = [
@@ -163,9 +165,11 @@ __all__ = [
     "inpaint",
     "interpolate",
     "invert",
+    "kl_divergence",
     "log_density",
     "log_probability",
     "loss",
+    "make_reconstruction_step",
     "make_train_step",
     "null_text_invert",
     "slerp",

@@ -14,7 +14,8 @@ from conftest import compiled, drawn
 from flax import nnx
 
 import unet_flax
-from unet_flax import Autoencoder, AutoencoderConfig, kl_divergence, presets
+from diffusion import kl_divergence
+from unet_flax import Autoencoder, AutoencoderConfig, presets
 from unet_flax.autoencoder import sample
 
 TINY = AutoencoderConfig(

@@ -71,7 +71,7 @@ def test_help_shows_every_field_with_its_meaning_and_value(capsys):
     assert exit.value.code == 0
     text = capsys.readouterr().out
     for field in config_file.flatten(config_file.to_json(configs.load("cifar10_ddpm"))):
-        if not field.endswith(("kind", ".schedule", ".decoder_resampling", ".text")):
+        if not field.endswith(("kind", ".schedule", ".decoder_resampling", ".text", "latents")):
             assert f"--{field.replace('_', '-')} " in text
     assert "warm-up" in text and "(800000)" in text
 

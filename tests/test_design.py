@@ -125,7 +125,7 @@ ROOMS = {
         f"diffusion/sharding diffusion/pixels diffusion/optional {TRAINING} diffusion/data/*",
     ),
     "diffusion/__init__": ("", f"{METHOD} diffusion/sampling/* diffusion/editing/* {TRAINING}"),
-    "configs/*": ("numpy", f"{NETWORKS} diffusion/*"),
+    "configs/*": ("jax numpy", f"{NETWORKS} diffusion/*"),
     "commands/*": (
         "jax jaxtyping numpy flax cattrs docstring_parser tqdm safetensors",
         f"{NETWORKS} diffusion/* configs/*",

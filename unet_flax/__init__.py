@@ -2,7 +2,7 @@
 
 from unet_flax import presets
 from unet_flax.attention import AttentionPool, CrossAttention, SelfAttention
-from unet_flax.autoencoder import Autoencoder, kl_divergence
+from unet_flax.autoencoder import Autoencoder
 from unet_flax.autoencoder_config import AutoencoderConfig
 from unet_flax.blocks import GroupNorm, ResBlock
 from unet_flax.classic import ClassicUNet, Classifier, ConvBlock, DownBlock, Encoder, UpBlock
@@ -59,7 +59,6 @@ __all__ = [
     "Upsample",
     "fitted",
     "functional",
-    "kl_divergence",
     "load_diffusers",
     "make",
     "module",

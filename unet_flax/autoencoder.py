@@ -8,6 +8,7 @@ Source: Rombach et al. 2022, arXiv:2112.10752, section 3.1 and appendix G, in th
 diffusers' AutoencoderKL.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -115,11 +116,12 @@ class LatentEncoder(nnx.Module):
                 "2**(levels - 1); crop or resize it to a multiple."
             )
         h = self.conv_in(image)
+        call = _caller(self.config)
         for level in self.levels:
             for block in level:
-                h = block(h)
+                h = call(block, h)
         for block in self.middle:
-            h = block(h)
+            h = call(block, h)
         h = self.quant_conv(self.conv_out(nnx.silu(self.norm_out(h))))
         mean, log_variance = jnp.split(h.astype(jnp.float32), 2, axis=-1)
         return mean, jnp.clip(log_variance, *LOG_VARIANCES)
@@ -148,11 +150,12 @@ class LatentDecoder(nnx.Module):
     def __call__(self, latent: Float[Array, "B h w D"]) -> Float[Array, "B H W C"]:
         _check("latent", latent, self.config.latent_channels)
         h = self.conv_in(self.post_quant_conv(latent))
+        call = _caller(self.config)
         for block in self.middle:
-            h = block(h)
+            h = call(block, h)
         for level in self.levels:
             for block in level:
-                h = block(h)
+                h = call(block, h)
         return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32)
 
 
@@ -190,6 +193,15 @@ class Parts:
         return nnx.Linear(width, width, kernel_init=INIT, **self.convs)
 
 
+def _caller(config: AutoencoderConfig) -> Callable[[Any, Array], Array]:
+    """How a block is called: with or without computing it again in the backward pass."""
+    return nnx.remat(_call) if config.remat else _call
+
+
+def _call(block: Any, h: Array) -> Array:
+    return block(h)
+
+
 def _check(name: str, array: Any, channels: int) -> None:
     """Raises a ValueError unless it is a batch of float images with so many channels."""
     array_like(name, array)
@@ -208,17 +220,3 @@ def sample(
     """A latent: mean + exp(log_variance / 2) * eps, eps unit noise of the key."""
     eps = jax.random.normal(key, mean.shape, mean.dtype)
     return mean + jnp.exp(log_variance / 2) * eps
-
-
-def kl_divergence(
-    mean: Float[Array, "B *latent"], log_variance: Float[Array, "B *latent"]
-) -> Float[Array, "B"]:
-    """KL divergence of each image's latent from unit noise, in nats.
-
-    KL(N(m, e^s) || N(0, 1)) = (m^2 + e^s - 1 - s) / 2,  summed over the values of the latent
-
-    Source: Kingma & Welling 2014, arXiv:1312.6114, appendix B.
-    """
-    # expm1: e^s - 1 - s would lose all digits near s = 0
-    each = (jnp.square(mean) + jnp.expm1(log_variance) - log_variance) / 2
-    return each.sum(tuple(range(1, each.ndim)))

@@ -32,6 +32,7 @@ class AutoencoderConfig:
       dtype: type in which the network computes, "float32" or "bfloat16"; what it returns is always
         float32.
       param_dtype: type of the parameters, "float32" or "bfloat16"; training takes float32 alone.
+      remat: whether blocks are computed again in the backward pass: less memory, more time.
     Raises:
       ValueError: a value of another type or outside its range, or values that contradict each
         other; one line that names the field, the value and what is allowed.
@@ -50,6 +51,7 @@ class AutoencoderConfig:
     shift_factor: float = 0.0
     dtype: str = "float32"
     param_dtype: str = "float32"
+    remat: bool = False
 
     def __post_init__(self):
         size = whole()
@@ -57,7 +59,7 @@ class AutoencoderConfig:
         settle(self, channel_mult=each(multiple), num_res_blocks=size, num_groups=size)
         settle(self, use_quant_conv=flag, use_post_quant_conv=flag, mid_block_add_attention=flag)
         settle(self, scaling_factor=real(above=0), shift_factor=real())
-        settle(self, dtype=float_type, param_dtype=float_type)
+        settle(self, dtype=float_type, param_dtype=float_type, remat=flag)
         for width in self.widths:
             if width % self.num_groups:
                 raise ValueError(

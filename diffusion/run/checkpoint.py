@@ -18,7 +18,7 @@ import jax
 
 from diffusion.optional import from_extra
 from diffusion.run import fingerprint, packing
-from diffusion.training.step import TrainState
+from diffusion.training.update import TrainState
 
 with from_extra("train"):
     import orbax.checkpoint as ocp

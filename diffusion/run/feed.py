@@ -19,7 +19,7 @@ from diffusion.data import workers
 from diffusion.data.dataset import Dataset, InMemory
 from diffusion.run import hardware, hosts
 from diffusion.run.meter import DispatchMetrics
-from diffusion.training.step import TrainState, TrainStep, make_train_steps
+from diffusion.training.update import TrainState, TrainStep, make_train_steps
 
 BATCHES_AHEAD = 2
 """Number of batches that are put on the devices in advance."""

@@ -70,15 +70,14 @@ class Meter:
         self._check_finite(skipped, joined("weight_norm"))
         taken, values = skipped == 0, {}
         if taken.any():
-            for name in ("loss", "grad_norm", "weight_norm"):
+            names = fetched[0][0].keys() - {"skipped", *_LEVELS}
+            for name in sorted(names, key=lambda name: (name != "loss", name)):
                 values[name] = float(joined(name)[taken].mean())
-            sums, counts = (
-                joined(f"level_{what}", len(LEVELS) + 1)[taken].sum(0)
-                for what in ("sums", "counts")
-            )
-            for name, total, count in zip(_LEVEL_NAMES, sums, counts, strict=True):
-                if count:
-                    values[f"loss_sigma_{name}"] = float(total / count)
+            if fetched[0][0].keys() >= {*_LEVELS}:  # of denoisers
+                sums, counts = (joined(name, len(LEVELS) + 1)[taken].sum(0) for name in _LEVELS)
+                for name, total, count in zip(_LEVEL_NAMES, sums, counts, strict=True):
+                    if count:
+                        values[f"loss_sigma_{name}"] = float(total / count)
         if skipped.any():
             values["skipped_steps"] = float(skipped.sum())
         if self._timed_steps:
@@ -106,6 +105,7 @@ class Meter:
             self.fault = "weights are not finite"
 
 
+_LEVELS = ("level_sums", "level_counts")
 _LEVEL_NAMES = (
     f"below_{LEVELS[0]:g}",
     *(f"{low:g}_to_{high:g}" for low, high in zip(LEVELS, LEVELS[1:], strict=False)),
