@@ -55,6 +55,11 @@ def scheduler_of(trained: Pipeline) -> tuple[str, dict[str, Any]]:
     Raises:
       ValueError: diffusers' unconditional pipelines have no counterpart of the run's method.
     """
+    if trained.latents is not None:
+        raise ValueError(
+            "the network works on latents, which diffusers' DDPMPipeline and DDIMPipeline do not; "
+            "unet_flax.save_diffusers writes the network alone."
+        )
     if trained.model.num_classes is not None:
         raise ValueError(
             f"the network has {trained.model.num_classes} classes, but diffusers' DDPMPipeline and "
