@@ -50,7 +50,8 @@ def draw(
     for start in tqdm(firsts, "sampling", leave=False, disable=None if hosts.is_main() else True):
         # the last chunk is padded to the same shape, so that nothing is compiled again
         row = np.minimum(np.arange(start, start + chunk_size), len(labels) - 1)
-        x, sigmas = _run(_samples, pipeline, labels[row], first + row, seed, edit)
+        x, sigmas, start = _run(_samples, pipeline, labels[row], first + row, seed, edit)
+        x = x[start:]
         if pipeline.conventions.ends_in_vp:
             x = x / jnp.sqrt(1 + sigmas[-1] ** 2)
         x_0 = hosts.fetch(x if pipeline.latents is None else pipeline.latents.decode(x))
@@ -74,9 +75,9 @@ def film(
     devices = pipeline.mesh.size
     index = np.minimum(np.arange(math.ceil(len(labels) / devices) * devices), len(labels) - 1)
     frames = partial(dm.trajectory, num_frames=num_frames)
-    (xs, sigmas), _ = _run(frames, pipeline, labels[index], index, seed, edit)
+    (xs, sigmas), _, start = _run(frames, pipeline, labels[index], index, seed, edit)
     xs, sigmas = hosts.fetch(xs), jax.device_get(sigmas)
-    xs = xs[:, : len(labels)] / np.sqrt(1 + sigmas**2)[:, None, None, None, None]
+    xs = xs[:, start : start + len(labels)] / np.sqrt(1 + sigmas**2)[:, None, None, None, None]
     if pipeline.latents is not None:
         xs = [pipeline.latents.decode_all(x) for x in xs]
     return [images.grid(to_pixels(x)) for x in xs]
@@ -110,7 +111,11 @@ def _run(
     seed: int,
     edit: Edit,
 ) -> Any:
-    """`run(sampler, denoise, x, sigmas, keys)` of the images with these indices, and the grid."""
+    """Calls `run(sampler, denoise, x, sigmas, keys)` for the images with these indices.
+
+    Returns:
+      what `run` returns, the grid, and the first image that is a result.
+    """
     sampling = pipeline.sampling
     batch = {"index": index, "label": labels, **pipeline.conditions_of(index)}
     batch = sharding.shard_batch(pipeline.mesh, batch)
@@ -120,5 +125,6 @@ def _run(
     grid, conventions = sampling.grid(sampling.num_steps), pipeline.conventions
     if conventions.starts_at_unit_variance and edit.starts_from_noise:
         eps = eps * jnp.sqrt(1 + 1 / grid[0] ** 2)
-    sampler, denoise, x, sigmas = edit.parts(pipeline, batch, eps, grid, index, sampler_keys)
-    return run(sampler, denoise, x, sigmas, sampler_keys), sigmas
+    parts = edit.parts(pipeline, batch, eps, grid, index, sampler_keys)
+    sampler, denoise, x, sigmas, keys, first = parts
+    return run(sampler, denoise, x, sigmas, sampler_keys if keys is None else keys), sigmas, first

@@ -11,6 +11,7 @@ import diffusion as dm
 from commands.class_labels import class_labels
 from commands.edits import Edit, Inpaint, Instruct, Interpolate, Invert, ReplayNoise, Upscale, Vary
 from commands.fitted_image import read_fitted, read_fitted_mask
+from commands.kept_attention import KeepAttention, aligned
 from commands.pipeline import Pipeline
 from commands.sample_request import SampleRequest, is_seed
 from diffusion.conditions import TEXTS
@@ -24,6 +25,22 @@ def of_request(request: SampleRequest, pipeline: Pipeline) -> Edit:
       ValueError, OSError: a file is not an image or has the wrong size, the strength is outside
         (0, 1], or the sampler does not support the edit.
     """
+    edit = _of_image(request, pipeline)
+    if request.keep_attention is None:
+        return edit
+    if pipeline.reader is None:
+        raise ValueError("--keep-attention: this network was trained without texts.")
+    source, (target,) = request.source_prompt or "", request.prompt
+    return KeepAttention(
+        edit,
+        pipeline.reader([source]),
+        aligned(pipeline.reader, source, target, request.emphasis),
+        *request.keep_attention,
+    )
+
+
+def _of_image(request: SampleRequest, pipeline: Pipeline) -> Edit:
+    """The edit of an image or of none, with attention as it is."""
     sampler = pipeline.sampling.sampler
     if request.low_res is not None:
         if pipeline.latents is not None:

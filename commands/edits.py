@@ -23,12 +23,19 @@ from diffusion.sampling.samplers import Sampler
 
 
 class Parts(NamedTuple):
-    """What is run: `sampler(denoise, x, sigmas, keys)`."""
+    """What is run: `sampler(denoise, x, sigmas, keys)`.
+
+    Attributes:
+      keys: random key of each image; None for those of the images that are drawn.
+      first: the first image that is a result; those before it are drawn for its sake.
+    """
 
     sampler: Any
     denoise: Denoise
     x: Float[Array, "B ..."]
     sigmas: Float[Array, "R"]
+    keys: Any = None
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -222,11 +229,11 @@ class ReplayNoise(Edit):
     def parts(self, pipeline, batch, eps, sigmas, index, keys):
         described = {name: self._described(name, value) for name, value in batch.items()}
         plain = dataclasses.replace(pipeline.sampling, guidance=1.0, image_guidance=1.0)
-        unguided = dataclasses.replace(pipeline, sampling=plain)
+        unguided = dataclasses.replace(pipeline, sampling=plain, attention=None)
         source, denoise = unguided.denoiser(**described), pipeline.denoiser(**batch)
         if self.concepts:
             changes = [
-                (unguided.denoiser(**_with_rows(described, rows)), how)
+                (unguided.denoiser(**with_rows(described, rows)), how)
                 for rows, how in self.concepts
             ]
             denoise = dm.with_concepts(source, changes)
@@ -290,7 +297,7 @@ class Interpolate(Edit):
         return sigmas[0] * dm.slerp(first, last, weight), sigmas
 
 
-def _with_rows(batch: dict[str, Any], rows: dict[str, np.ndarray]) -> dict[str, Any]:
+def with_rows(batch: dict[str, Any], rows: dict[str, np.ndarray]) -> dict[str, Any]:
     """The conditions of a batch with some replaced by the same row for each image."""
     return batch | {
         name: jnp.broadcast_to(jnp.asarray(row), batch[name].shape) for name, row in rows.items()

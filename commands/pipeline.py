@@ -1,6 +1,7 @@
 """A pipeline for sampling: a network, its weights, and how to sample from it."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from diffusion.data import AnyDataset
 from diffusion.data.dataset import Dataset
 from diffusion.data.latents import image_names
 from diffusion.data.text.texts import TextReader
-from diffusion.denoiser import Denoise, Network, Preconditioning
+from diffusion.denoiser import Denoise, Denoiser, Network, Preconditioning
 from diffusion.keys import IMPL
 from diffusion.pixels import from_pixels, to_pixels
 from diffusion.run import best, checkpoint, data_record
@@ -50,6 +51,7 @@ class Pipeline:
       reader: reads the texts that the network takes; None for a network without texts.
       latents: the latents that the network works on; None where it works on the images themselves.
       source: the image that a network edits as a text says.
+      attention: changes the denoiser under all conditions, before guidance; None for no change.
       texts: text of each image, for messages; the rows repeat, as those of conditions.
       data: the configuration of the data that the network was trained with, if it is known.
       conventions: how noise, result and clipping differ from those of a recipe.
@@ -73,6 +75,7 @@ class Pipeline:
     reader: TextReader | None = None
     latents: LatentSpace | None = None
     source: UInt8[np.ndarray, "H W C"] | None = None
+    attention: Callable[[Denoiser], Denoise] | None = None
     texts: tuple[str, ...] = ()
     data: AnyDataset | None = None
     conventions: Conventions = Conventions()
@@ -108,7 +111,8 @@ class Pipeline:
         """
         given = conditions if self.model.num_classes is None else {"label": label, **conditions}
         make = partial(dm.denoiser, self.network, self.params, self.preconditioning)
-        denoise = make(**given)
+        conditioned = make(**given)
+        denoise = conditioned if self.attention is None else self.attention(conditioned)
         scale, image_scale = self.sampling.guidance, self.sampling.image_guidance
         if scale != 1 or image_scale != 1:
             # class and text are left out where the network learned to do without them

@@ -9,6 +9,7 @@ import diffusion as dm
 from commands import cli
 from commands.cli import HostOptions
 from configs.recipe import Sampling
+from diffusion.ranges import demand
 from diffusion.sampling.samplers import Sampler
 
 SAMPLERS: dict[str, Sampler] = {
@@ -68,10 +69,14 @@ class SampleRequest:
       invert: whether to find the image's noise and draw the image from it again.
       replay: whether to draw the image again under another class or text, with its own noise.
       skip: share of the steps that replay leaves out, in [0, 1).
-      source_prompt, source_label: what init_image shows, for replay.
+      source_prompt, source_label: what init_image shows, for replay; of keep_attention the text
+        whose attention is kept.
       add, remove: texts of what replay adds to the image, or removes from it.
       edit_scale: how strongly, >= 0.
       edit_threshold: share of the pixels that stay, in [0, 1).
+      keep_attention: shares of the steps in which attention to the text, and of the image to
+        itself, are those under source_prompt, in [0, 1].
+      emphasize: WORD=FACTOR, words of the prompt and factors of the attention to them.
       low_res: small image to upscale.
       interpolate: two seeds or image files.
       hosts: how to find the other hosts.
@@ -109,6 +114,8 @@ class SampleRequest:
     remove: tuple[str, ...] = ()
     edit_scale: float | None = None
     edit_threshold: float | None = None
+    keep_attention: tuple[float, float] | None = None
+    emphasize: tuple[str, ...] = ()
     low_res: Path | None = None
     interpolate: tuple[str, str] | None = None
     hosts: HostOptions = HostOptions()
@@ -128,9 +135,12 @@ class SampleRequest:
         edit = self._one_of("strength", "mask", "invert", "replay")
         if edit is not None and self.init_image is None:
             raise ValueError(f"{edit} needs --init-image.")
-        for name in ("skip", "source_prompt", "source_label", "add", "remove"):
+        for name in ("skip", "source_label", "add", "remove"):
             if getattr(self, name) not in (None, ()) and not self.replay:
                 raise ValueError(f"--{name.replace('_', '-')} needs --replay.")
+        if self.source_prompt is not None and not self.replay and self.keep_attention is None:
+            raise ValueError("--source-prompt needs --replay or --keep-attention.")
+        self._check_attention()
         for name in ("edit_scale", "edit_threshold"):
             if getattr(self, name) is not None and not self.concepts:
                 raise ValueError(f"--{name.replace('_', '-')} needs --add or --remove.")
@@ -145,6 +155,38 @@ class SampleRequest:
             raise ValueError("--negative-prompt needs --prompt.")
         if self.num_resample is not None and self.mask is None:
             raise ValueError("--num-resample needs --mask.")
+
+    def _check_attention(self) -> None:
+        if self.keep_attention is None:
+            if self.emphasize:
+                raise ValueError("--emphasize needs --keep-attention.")
+            return
+        if len(self.prompt) != 1 or self.source_prompt is None:
+            raise ValueError("--keep-attention needs one --prompt, and a --source-prompt.")
+        if self.init_image is not None and not self.replay:
+            raise ValueError("--keep-attention with --init-image needs --replay.")
+        if (self.low_res, self.interpolate) != (None, None):
+            raise ValueError("--keep-attention works with --replay alone, or from noise.")
+        demand("[0, 1]", **dict(zip(("cross", "own"), self.keep_attention, strict=True)))
+        self.emphasis  # noqa: B018 (checks the words)
+
+    @property
+    def emphasis(self) -> list[tuple[str, float]]:
+        """The words of `emphasize`, and their factors.
+
+        Raises:
+          ValueError: one is not WORD=FACTOR.
+        """
+        found = []
+        for text in self.emphasize:
+            word, _, factor = text.rpartition("=")
+            try:
+                found.append((word, float(factor)))
+            except ValueError:
+                word = ""
+            if not word:
+                raise ValueError(f"--emphasize {text} is not WORD=FACTOR, such as red=2.")
+        return found
 
     @property
     def concepts(self) -> tuple[str, ...]:
@@ -370,6 +412,22 @@ def parse(argv: list[str]) -> SampleRequest:
         metavar="Q",
         help="share of the pixels that --add and --remove leave as they are, in [0, 1) (0.9)",
     )
+    add(
+        "--keep-attention",
+        nargs=2,
+        type=float,
+        metavar=("TEXT", "SELF"),
+        help="draw --prompt with the layout of --source-prompt: shares of the steps in which "
+        "attention to the text, and of the image to itself, are those under --source-prompt, such "
+        "as 0.8 0.4; from noise, or of an image with --replay",
+    )
+    add(
+        "--emphasize",
+        nargs="+",
+        default=(),
+        metavar="WORD=FACTOR",
+        help="with --keep-attention: how much more words of --prompt count, such as red=2",
+    )
     add("--low-res", type=Path, metavar="FILE", help="upscale this small image")
     add(
         "--interpolate",
@@ -382,6 +440,8 @@ def parse(argv: list[str]) -> SampleRequest:
     given = vars(cli.parse(parser, argv))
     hosts = HostOptions(given.pop("coordinator"), given.pop("num_hosts"), given.pop("host_index"))
     ends = given.pop("interpolate")
-    for name in ("prompt", "add", "remove"):
+    for name in ("prompt", "add", "remove", "emphasize"):
         given[name] = tuple(given[name])
+    if given["keep_attention"] is not None:
+        given["keep_attention"] = tuple(given["keep_attention"])
     return SampleRequest(**given, interpolate=ends and (ends[0], ends[1]), hosts=hosts)

@@ -22,6 +22,7 @@ from diffusion.editing.interpolation import slerp
 from diffusion.editing.inversion import invert
 from diffusion.editing.ledits import Concept, with_concepts
 from diffusion.editing.null_text import NullText, null_text_invert
+from diffusion.editing.prompt_to_prompt import align_tokens, prompt_to_prompt
 from diffusion.editing.repaint import RePaint
 from diffusion.editing.sdedit import begin_from
 from diffusion.editing.super_resolution import super_resolve
@@ -150,6 +151,7 @@ __all__ = [
     "VPSigmoid",
     "VPTimesteps",
     "Velocity",
+    "align_tokens",
     "autoguidance",
     "begin_from",
     "bits_per_dim",
@@ -172,6 +174,7 @@ __all__ = [
     "make_reconstruction_step",
     "make_train_step",
     "null_text_invert",
+    "prompt_to_prompt",
     "slerp",
     "step",
     "super_resolve",

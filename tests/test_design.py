@@ -35,7 +35,8 @@ NETWORK_ROOMS = {
     ),
     "unet_flax/inputs": ("jax numpy", "unet_flax/rules unet_flax/embeddings"),
     "unet_flax/blocks": ("jax jaxtyping flax", "unet_flax/winograd"),
-    "unet_flax/attention": ("jax jaxtyping flax", "unet_flax/blocks"),
+    "unet_flax/attention_edit": ("jax jaxtyping", ""),
+    "unet_flax/attention": ("jax jaxtyping flax", "unet_flax/blocks unet_flax/attention_edit"),
     "unet_flax/resample": ("jax jaxtyping flax", "unet_flax/rules unet_flax/mesh unet_flax/blocks"),
     "unet_flax/magnitude": (
         "jax jaxtyping flax",
@@ -53,13 +54,13 @@ NETWORK_ROOMS = {
     "unet_flax/autoencoder_config": ("", "unet_flax/rules unet_flax/sizes"),
     "unet_flax/encoder": (
         "jax jaxtyping flax",
-        "unet_flax/config unet_flax/blocks unet_flax/attention unet_flax/embeddings "
-        "unet_flax/resample",
+        "unet_flax/config unet_flax/blocks unet_flax/attention unet_flax/attention_edit "
+        "unet_flax/embeddings unet_flax/resample",
     ),
     "unet_flax/unet": (
         "jax jaxtyping flax",
-        "unet_flax/config unet_flax/blocks unet_flax/encoder unet_flax/inputs "
-        "unet_flax/text_encoder",
+        "unet_flax/config unet_flax/blocks unet_flax/attention_edit unet_flax/encoder "
+        "unet_flax/inputs unet_flax/text_encoder",
     ),
     "unet_flax/classifier": (
         "jax jaxtyping flax",

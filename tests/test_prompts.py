@@ -289,3 +289,62 @@ def test_a_mistake_with_a_prompt_is_one_line(kind, options, says, files, capsys,
 def test_a_prompt_for_a_network_without_texts_is_refused(run_dir, capsys):
     said = mistake(sample.main, [run_dir, "--prompt", "three"], capsys)
     assert "trained without texts" in said
+
+
+# --- prompt-to-prompt
+
+
+def test_all_of_the_attention_under_the_same_text_changes_nothing(painter, tmp_path):
+    plain = drawn(painter, tmp_path, "--prompt", "red heart", "--num-images", 2)
+    options = ("--source-prompt", "red heart", "--keep-attention", 1, 1, "--gif")
+    kept = drawn(painter, tmp_path, "--prompt", "red heart", "--num-images", 2, *options)
+    assert_nearly_equal(kept, plain)
+    assert (tmp_path / "out" / "denoising.gif").exists()
+
+
+def test_none_of_the_attention_changes_nothing(painter, tmp_path):
+    prompt = ("--prompt", "blue heart", "--num-images", 2, "--guidance", 2)
+    plain = drawn(painter, tmp_path, *prompt)
+    options = ("--source-prompt", "red heart", "--keep-attention", 0, 0)
+    assert_nearly_equal(drawn(painter, tmp_path, *prompt, *options), plain)
+    stronger = drawn(painter, tmp_path, *prompt, *options, "--emphasize", "Blue=9")
+    assert (stronger != plain).any()
+
+
+def test_the_layout_of_an_image_is_kept(painter, files, tmp_path):
+    options = ("--init-image", files / "face.png", "--replay", "--keep-attention", 0.8, 0.4)
+    texts = ("--source-prompt", "red heart", "--num-images", 2)
+    found = drawn(painter, tmp_path, *options, *texts, "--prompt", "red heart")
+    with Image.open(files / "face.png") as image:
+        assert_nearly_equal(found, np.broadcast_to(np.asarray(image), found.shape))
+    assert (drawn(painter, tmp_path, *options, *texts, "--prompt", "blue heart") != found).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--keep-attention", 0.8, 0.4), "needs one --prompt, and a --source-prompt"),
+        (("--source-prompt", "a"), "--source-prompt needs --replay or --keep-attention"),
+        (("--emphasize", "red=2"), "--emphasize needs --keep-attention"),
+        (
+            ("--source-prompt", "a", "--keep-attention", 1.2, 0),
+            "cross=1.2 is outside [0, 1]",
+        ),
+        (
+            ("--source-prompt", "a", "--keep-attention", 1, 0, "--emphasize", "red"),
+            "--emphasize red is not WORD=FACTOR",
+        ),
+        (
+            ("--source-prompt", "a", "--keep-attention", 1, 0, "--emphasize", "green=2"),
+            "'blue heart' has no such word",
+        ),
+        (
+            ("--source-prompt", "a", "--keep-attention", 1, 0, "--init-image", "face.png"),
+            "--keep-attention with --init-image needs --replay",
+        ),
+    ],
+)
+def test_what_attention_cannot_do_is_refused(painter, options, says, tmp_path, capsys):
+    prompt = () if len(options) == 3 else ("--prompt", "blue heart")
+    argv = [painter, *prompt, *options, "--out", tmp_path / "out"]
+    assert says in mistake(sample.main, argv, capsys)

@@ -56,7 +56,7 @@ def test_the_snippets_of_other_pages_run(ran, page):
 
 
 def test_the_snippets_on_editing_run_one_after_the_other():
-    def network(params, x, c_noise, *, context):
+    def network(params, x, c_noise, *, context, attention_edit=None):
         return params * x + jnp.tanh(context.mean((1, 2)))[:, None, None, None]
 
     source, target, null = jax.random.normal(jax.random.key(1), (3, 2, 4, 5))
@@ -71,7 +71,7 @@ def test_the_snippets_on_editing_run_one_after_the_other():
     }
     for snippet in snippets((ROOT / "docs" / "editing.md").read_text()):
         exec(snippet.replace("dm.Karras()(50)", "dm.Karras()(10)"), names)
-    for name in ("filled", "variations", "again", "edited"):
+    for name in ("filled", "variations", "after", "again", "edited"):
         assert names[name].shape == image.shape and jnp.isfinite(names[name]).all(), name
     assert names["between"].shape == (1, 12, 12, 3)
 

@@ -1,6 +1,8 @@
 """Attention of the positions of a feature map to each other, or to a context such as text."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,6 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from unet_flax.attention_edit import AttentionEdit, edited_cross, edited_self
 from unet_flax.blocks import INIT, GroupNorm, identity
 
 
@@ -65,7 +68,9 @@ class Heads(nnx.Module):
         tokens: Float[Array, "B L C"],
         source: Float[Array, "B S D"],
         mask: Bool[Array, "B S"] | None = None,
+        edited: Callable[[Array], Array] = identity,
     ) -> Float[Array, "B L out"]:
+        """mask is True for what is attended to; edited changes the weights (B, heads, L, S)."""
         q = self.query_norm(self._split(self.query(tokens)))
         k = self.key_norm(self._split(self.key(source)))
         v = self._split(self.value(source))
@@ -73,7 +78,7 @@ class Heads(nnx.Module):
         logits = jnp.matmul(q, k.mT, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
         if mask is not None:
             logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
-        attended = jax.nn.softmax(logits).astype(v.dtype) @ v
+        attended = edited(jax.nn.softmax(logits)).astype(v.dtype) @ v
         return self.proj(attended.swapaxes(1, 2).reshape(*tokens.shape[:2], -1))
 
     def _split(self, tokens: Float[Array, "B L inner"]) -> Float[Array, "B heads L head_dim"]:
@@ -119,9 +124,13 @@ class SelfAttention(nnx.Module):
             channels, channels, num_heads, head_dim=head_dim, qk_norm=qk_norm, rngs=rngs, **types
         )
 
-    def __call__(self, x: Float[Array, "B *spatial C"]) -> Float[Array, "B *spatial C"]:
+    def __call__(
+        self, x: Float[Array, "B *spatial C"], edit: AttentionEdit | None = None
+    ) -> Float[Array, "B *spatial C"]:
         tokens = _tokens(self.norm(x))
-        return self.skip_scale * (x + self.heads(tokens, tokens).reshape(x.shape))
+        edited = identity if edit is None else partial(edited_self, edit=edit)
+        attended = self.heads(tokens, tokens, edited=edited)
+        return self.skip_scale * (x + attended.reshape(x.shape))
 
 
 class CrossAttention(nnx.Module):
@@ -167,9 +176,11 @@ class CrossAttention(nnx.Module):
         x: Float[Array, "B *spatial C"],
         context: Float[Array, "B S D"],
         context_mask: Bool[Array, "B S"] | None = None,
+        edit: AttentionEdit | None = None,
     ) -> Float[Array, "B *spatial C"]:
         """context_mask is True for tokens that count; each image needs one that does."""
-        attended = self.heads(_tokens(self.norm(x)), context, context_mask)
+        edited = identity if edit is None else partial(edited_cross, edit=edit)
+        attended = self.heads(_tokens(self.norm(x)), context, context_mask, edited)
         return self.skip_scale * (x + attended.reshape(x.shape))
 
 

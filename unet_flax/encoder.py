@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from unet_flax.attention import CrossAttention, SelfAttention
+from unet_flax.attention_edit import AttentionEdit
 from unet_flax.blocks import ResBlock, conv
 from unet_flax.config import UNetConfig
 from unet_flax.embeddings import Embedding
@@ -39,13 +40,14 @@ class Stage(nnx.Module):
         dropout_key: Key[Array, ""] | None,
         context: Array | None = None,
         context_mask: Array | None = None,
+        edit: AttentionEdit | None = None,
     ) -> Array:
         x = self.res_block(x, emb, dropout_key)
         if self.attention is not None:
-            x = self.attention(x)
+            x = self.attention(x, edit)
         if self.cross_attention is not None:
             assert context is not None  # UNet checks it
-            x = self.cross_attention(x, context, context_mask)
+            x = self.cross_attention(x, context, context_mask, edit)
         return x
 
 
@@ -172,7 +174,7 @@ class UNetEncoder(nnx.Module):
         self,
         image: Float[Array, "B *spatial C"],
         run: Callable[..., Array],
-        *context: Array | None,
+        *context: Any,
     ) -> tuple[Float[Array, "B *smallest D"], list[Array]]:
         """The features after the middle, and those of every block before it, largest first.
 
@@ -204,13 +206,13 @@ def runner(
     keys = _keys(dropout_key)
     call = nnx.remat(_call) if config.remat else _call
 
-    def run(block: nnx.Module, h: Array, *context: Array | None) -> Array:
+    def run(block: nnx.Module, h: Array, *context: Any) -> Array:
         return call(block, h, emb, next(keys), *context)
 
     return run
 
 
-def _call(block: Callable[..., Array], *args: Array | None) -> Array:
+def _call(block: Callable[..., Array], *args: Any) -> Array:
     return block(*args)
 
 

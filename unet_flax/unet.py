@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Integer, Key
 
+from unet_flax.attention_edit import AttentionEdit
+from unet_flax.attention_edit import check as check_edit
 from unet_flax.blocks import GroupNorm, conv
 from unet_flax.config import UNetConfig
 from unet_flax.encoder import Parts, UNetEncoder, runner
@@ -67,6 +69,7 @@ class UNet(UNetEncoder):
         text: Integer[Array, "B L"] | None = None,
         condition: Float[Array, "B *spatial K"] | None = None,
         x_0_hat: Float[Array, "B *spatial C"] | None = None,
+        attention_edit: AttentionEdit | None = None,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B *spatial out"]:
         """Runs the network.
@@ -84,6 +87,8 @@ class UNet(UNetEncoder):
             every image.
           condition: conditioning image of the same size, such as one of lower resolution or a mask.
           x_0_hat: the last estimate, for self-conditioning; None is zeros, before the first one.
+          attention_edit: makes the second half of the batch attend as the first half does, see
+            `AttentionEdit`; None leaves attention alone.
           dropout_key: randomness of dropout; None switches dropout off.
         Returns:
           float32, with config.output_channels channels.
@@ -111,6 +116,10 @@ class UNet(UNetEncoder):
                 text = jnp.zeros((x.shape[0], config.text.num_tokens), jnp.int32)
             context, context_mask = self.text_encoder(text)
             added = pooled(context, context_mask)
+        if attention_edit is not None:
+            if context is None:
+                raise ValueError("attention_edit needs a network that attends to a text.")
+            check_edit(attention_edit, x.shape[0], context.shape[1])
         emb = self.embedding(c_noise, label, augment_label, added)
         images = [x]
         if config.self_conditioning:
@@ -118,12 +127,13 @@ class UNet(UNetEncoder):
         if condition is not None:
             images.append(condition)
         run = runner(config, emb, dropout_key)
-        h, skips = self.encode(jnp.concatenate(images, axis=-1), run, context, context_mask)
+        attended = context, context_mask, attention_edit
+        h, skips = self.encode(jnp.concatenate(images, axis=-1), run, *attended)
         for level, stages in enumerate(self.decoder):
             if level > 0:
                 h = run(self.upsamples[level - 1], h)
             for stage in stages:
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = run(stage, h, context, context_mask)
+                h = run(stage, h, *attended)
 
         return self.conv_out(nnx.silu(self.norm_out(h))).astype(jnp.float32)

@@ -15,6 +15,15 @@ class TextReader(Protocol):
         """The arrays that the network takes, each with a row for each text; "" is the null text."""
         ...
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are read of a text."""
+        ...
+
+    def tokens(self, text: str) -> list[str]:
+        """The tokens that are read of a text, without padding."""
+        ...
+
     def unknown_words(self, text: str) -> list[str]:
         """The words of which the network has learned nothing."""
         ...

@@ -102,6 +102,15 @@ class WordReader:
         encoded = self.tokenizer.encode_batch(list(texts))
         return {"text": np.array([one.ids for one in encoded], np.int32)}
 
+    @property
+    def num_tokens(self) -> int:
+        """Words that are read of a text."""
+        return self.tokenizer.truncation["max_length"]
+
+    def tokens(self, text: str) -> list[str]:
+        """The words that are read of a text, as it spells them."""
+        return self._words(text)[: self.num_tokens]
+
     def unknown_words(self, text: str) -> list[str]:
         """The words of a text that are not in the vocabulary, as it spells them."""
         words = self._words(text)
@@ -109,7 +118,7 @@ class WordReader:
 
     def is_cut(self, text: str) -> bool:
         """Whether a text has more words than are read."""
-        return len(self._words(text)) > self.tokenizer.truncation["max_length"]
+        return len(self._words(text)) > self.num_tokens
 
     def _words(self, text: str) -> list[str]:
         normalized = self.tokenizer.normalizer.normalize_str(text)
