@@ -9,7 +9,7 @@ what `--prompt` says; one that edits changes `--init-image` as `--prompt` says.
 import dataclasses
 import sys
 
-from commands import cli, draw, edit_request, pipeline, prompts, sample_request
+from commands import cli, draw, edit_request, pipeline, prompts, sample_options
 from commands.class_labels import class_labels
 from diffusion.data import sample_folder
 from diffusion.run import hosts
@@ -19,7 +19,7 @@ from unet_flax import tune_cpu
 def main(argv: list[str]) -> None:
     tune_cpu()
     with cli.one_line_errors(ValueError, OSError, saves_memory="lower --batch-size"):
-        request = sample_request.parse(argv)
+        request = sample_options.parse(argv)
         hosts.start(*dataclasses.astuple(request.hosts))
         trained = pipeline.read(request.folder, request.step, request.ema)
         trained = dataclasses.replace(trained, sampling=request.sampling(trained.sampling))

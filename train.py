@@ -1,4 +1,6 @@
-"""Trains a diffusion U-Net: `python train.py RECIPE [--section.field VALUE ...] [--run-dir DIR]`.
+"""Trains a diffusion U-Net, or an autoencoder for its latents.
+
+    python train.py RECIPE [--section.field VALUE ...] [--run-dir DIR]
 
 Without arguments, lists the recipes; `RECIPE --help` lists every field. If the folder holds a
 checkpoint, training resumes from it, bit for bit as if it had not been interrupted.
@@ -60,13 +62,12 @@ def train(job: Job, state: dm.TrainState, measured_by: Judge | None = None) -> N
     """
     run, run_dir, batch_size = job.recipe.run, job.run_dir, job.dataset.batch_size
     first, start_time = int(state.step), time.perf_counter()
-    train_step, key = build.train_step(job.recipe, job.network)
     with (
         signals.stop_requests() as stop_request,
         closing(Profile(run_dir, job.profile_steps)) as profile,
         closing(build.journal(job, first)) as journal,
         closing(build.checkpoints(job)) as checkpoints,
-        closing(build.feed(job, train_step, key, first)) as feed,
+        closing(build.feed(job, first)) as feed,
         closing(Progress(run.num_steps, first, batch_size)) as progress,
     ):
         num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))

@@ -59,7 +59,7 @@ def main() -> None:
         job = build.job(recipe, Path(folder), mesh)
         batch = sharding.shard_batch(mesh, job.dataset.batch(0, 0))
         state = build.start(job)
-        train_step, key = build.train_step(job.recipe, job.network)
+        train_step, key = job.train_step, job.key
         state, _ = train_step(state, batch, key)  # compiles
 
         def bare() -> float:

@@ -13,8 +13,7 @@ import diffusion as dm
 import unet_flax
 from commands import config_file, latents, perceptual
 from commands.latents import LatentSpace
-from configs import AnyRecipe, AutoencoderRecipe
-from configs.run import Run
+from configs.recipe import AnyRecipe, AutoencoderRecipe, Run
 from diffusion import sharding
 from diffusion.data.dataset import Dataset
 from diffusion.data.latents import encoded
@@ -40,6 +39,7 @@ class Job:
       images: the training data.
       dataset: what the network is trained on: the images, or their latents.
       network: `network(params, x, c_noise, **cond)`.
+      train_step, key: takes a training step, and the run's random key for it.
       latents: the latents that the network works on; None where it works on the images.
       profile_steps: first and last step to trace, or None.
     """
@@ -50,6 +50,8 @@ class Job:
     images: Dataset
     dataset: Dataset
     network: Network
+    train_step: TrainStep
+    key: jax.Array
     latents: LatentSpace | None = None
     profile_steps: tuple[int, int] | None = None
 
@@ -80,7 +82,8 @@ def job(
             "does not; use 1, or none."
         )
     network, _ = abstract_network(resolved)
-    return Job(resolved, run_dir, mesh, images, dataset, network, space, profile_steps)
+    step, key = train_step(resolved, network)
+    return Job(resolved, run_dir, mesh, images, dataset, network, step, key, space, profile_steps)
 
 
 def _described(spec: dict[str, jax.ShapeDtypeStruct]) -> str:
@@ -152,7 +155,11 @@ def start(job: Job) -> dm.TrainState:
 
 
 def train_step(recipe: AnyRecipe, network: Network) -> tuple[TrainStep, jax.Array]:
-    """The training step, and the run's random key for it."""
+    """The training step, and the run's random key for it.
+
+    Raises:
+      OSError, ValueError: an autoencoder is trained with LPIPS, whose weights cannot be read.
+    """
     key = jax.random.fold_in(jax.random.key(recipe.run.seed, impl=IMPL), 1)
     if isinstance(recipe, AutoencoderRecipe):
         return recipe.make_step(cast(Any, network), perceptual.read(recipe.perceptual_files)), key
@@ -195,14 +202,14 @@ def journal(job: Job, step: int) -> Journal:
         return Journal(run_dir, [*trackers, Files(run_dir, step), TensorBoard(run_dir, step)])
 
 
-def feed(job: Job, step: TrainStep, key: Any, first: int) -> Feed:
+def feed(job: Job, first: int) -> Feed:
     """The feed of batches after step `first`."""
     run = job.recipe.run
     return make_feed(
-        step,
+        job.train_step,
         job.dataset,
         job.mesh,
-        key=key,
+        key=job.key,
         seed=run.seed,
         first=first,
         steps_per_dispatch=run.steps_per_dispatch,

@@ -6,8 +6,7 @@ from typing import Any, cast
 import cattrs
 from cattrs.strategies import configure_tagged_union
 
-from configs import AnyRecipe, Recipe
-from configs.recipe import TrainingNoise
+from configs.recipe import AnyRecipe, Recipe, TrainingNoise
 from diffusion.data import AnyDataset
 from diffusion.denoiser import Preconditioning
 from diffusion.noise.distributions import LogitNormal, LogNormal, UniformTime
@@ -91,7 +90,7 @@ def to_json(recipe: AnyRecipe) -> dict[str, Any]:
     except KeyError as error:
         kind = getattr(error.args[0], "__name__", error.args[0])
         raise ValueError(
-            f"config.json cannot hold {kind}: no union of configs/recipe.py names it; add it to "
+            f"config.json cannot hold {kind}: no union of configs/recipe names it; add it to "
             "the union of its kind, such as AnyDataset in diffusion/data/__init__.py."
         ) from error
 

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from commands import cli, sample_request
+from commands import cli, sample_options
 from commands.cli import HostOptions
 from commands.measures import BPD, MEASURES
 from commands.sample_request import SampleRequest
@@ -125,11 +125,11 @@ def parse(argv: list[str]) -> EvaluateRequest:
         metavar="DIR",
         help="where features are kept (~/.cache/unet-flax)",
     )
-    sample_request.add_sampling_options(parser)
+    sample_options.add_sampling_options(parser)
     cli.add_host_options(parser)
     given = vars(cli.parse(parser, argv))
     hosts = HostOptions(given.pop("coordinator"), given.pop("num_hosts"), given.pop("host_index"))
-    names = sample_request.SAMPLING_OPTIONS
+    names = sample_options.SAMPLING_OPTIONS
     sampling = {name: given.pop(name) for name in names}
     metrics = given.pop("metrics")
     return EvaluateRequest(

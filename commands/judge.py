@@ -11,7 +11,7 @@ from commands.compared_images import Reference
 from commands.evaluate_request import EvaluateRequest
 from commands.evaluation import Describe
 from commands.measures import Described
-from configs.run import Run
+from configs.recipe import Run
 from diffusion import metrics
 from diffusion.run import best, hosts
 from diffusion.run.journal import Journal

@@ -1,13 +1,15 @@
 """Latents of images for a run, and images of its latents, by the autoencoder that it keeps."""
 
 import shutil
-import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float, UInt8
 from tqdm import tqdm
 
@@ -15,7 +17,7 @@ import unet_flax
 from diffusion import sharding
 from diffusion.data.latents import Latents
 from diffusion.pixels import from_pixels
-from diffusion.run import checkpoint, hosts
+from diffusion.run import checkpoint, fingerprint, hosts
 from unet_flax import Autoencoder
 
 FOLDER = "autoencoder"
@@ -39,42 +41,55 @@ class LatentSpace:
     autoencoder: Autoencoder
     mesh: jax.sharding.Mesh
 
-    def __post_init__(self):
-        for name in ("encoder", "decoder"):
-            network, params = unet_flax.functional(getattr(self.autoencoder, name))
-            params = sharding.on_every_device(self.mesh, params)
-            object.__setattr__(self, f"_{name}", (jax.jit(network), params))
+    @cached_property
+    def _encoder(self) -> tuple[Callable[..., Any], Any]:
+        return self._on_devices(self.autoencoder.encoder)
+
+    @cached_property
+    def _decoder(self) -> tuple[Callable[..., Any], Any]:
+        return self._on_devices(self.autoencoder.decoder)
+
+    def _on_devices(self, half: nnx.Module) -> tuple[Callable[..., Any], Any]:
+        network, params = unet_flax.functional(half)
+        return jax.jit(network), sharding.on_every_device(self.mesh, params)
 
     def encode(self, pixels: UInt8[np.ndarray, "N H W C"]) -> Float[np.ndarray, "N h w D"]:
         """The scaled mean of each image's latent."""
-        encode, params = self._encoder  # pyright: ignore[reportAttributeAccessIssue]
-        config, size = self.autoencoder.config, self._rounded(min(BATCH_SIZE, len(pixels)))
-        found = []
-        firsts = range(0, len(pixels), size)
-        is_quiet = len(firsts) < 4 or not hosts.is_main()
-        for first in tqdm(firsts, "encoding", leave=False, disable=True if is_quiet else None):
-            # the last batch is padded, so that nothing is compiled again
-            rows = np.minimum(np.arange(first, first + size), len(pixels) - 1)
-            batch = sharding.shard_batch(self.mesh, {"image": from_pixels(pixels[rows])})
-            mean, _ = encode(params, batch["image"])
-            found.append(hosts.fetch((mean - config.shift_factor) * config.scaling_factor))
-        return np.concatenate(found)[: len(pixels)]
+        encode, params = self._encoder
+        config = self.autoencoder.config
+
+        def scaled(image: Array) -> Array:
+            return (encode(params, image)[0] - config.shift_factor) * config.scaling_factor
+
+        return self._in_batches(scaled, pixels, from_pixels)
 
     def decode(self, z: Float[Array, "B h w D"]) -> Float[Array, "B H W C"]:
         """The images of scaled latents, about in [-1, 1]."""
-        decode, params = self._decoder  # pyright: ignore[reportAttributeAccessIssue]
+        decode, params = self._decoder
         config = self.autoencoder.config
         return decode(params, z / config.scaling_factor + config.shift_factor)
 
     def decode_all(self, z: Float[np.ndarray, "N h w D"]) -> Float[np.ndarray, "N H W C"]:
         """The images of scaled latents in the host's memory."""
-        size = self._rounded(min(BATCH_SIZE, len(z)))
-        found = []
-        for first in range(0, len(z), size):
-            rows = np.minimum(np.arange(first, first + size), len(z) - 1)
-            batch = sharding.shard_batch(self.mesh, {"z": z[rows]})
-            found.append(hosts.fetch(self.decode(batch["z"])))
-        return np.concatenate(found)[: len(z)]
+        return self._in_batches(self.decode, z)
+
+    def _in_batches(
+        self,
+        function: Callable[[Array], Array],
+        values: np.ndarray,
+        prepare: Callable[[Any], Any] = lambda rows: rows,
+    ) -> np.ndarray:
+        """A function of arrays in the host's memory, batch by batch."""
+        size = min(BATCH_SIZE, len(values))
+        size = -(-size // self.mesh.size) * self.mesh.size
+        firsts, found = range(0, len(values), size), []
+        is_quiet = len(firsts) < 4 or not hosts.is_main()
+        for first in tqdm(firsts, "latents", leave=False, disable=True if is_quiet else None):
+            # the last batch is padded, so that nothing is compiled again
+            rows = np.minimum(np.arange(first, first + size), len(values) - 1)
+            batch = sharding.shard_batch(self.mesh, {"rows": prepare(values[rows])})
+            found.append(hosts.fetch(function(batch["rows"])))
+        return np.concatenate(found)[: len(values)]
 
     def image_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the image of a latent."""
@@ -90,16 +105,8 @@ class LatentSpace:
 
     @property
     def fingerprint(self) -> int:
-        """32 bits that change with the weights."""
-        _, params = unet_flax.functional(self.autoencoder)
-        crc = 0
-        for path, leaf in jax.tree.leaves_with_path(params):
-            name = jax.tree_util.keystr(path).encode()
-            crc = zlib.crc32(np.ascontiguousarray(leaf).data, zlib.crc32(name, crc))
-        return crc
-
-    def _rounded(self, size: int) -> int:
-        return -(-size // self.mesh.size) * self.mesh.size
+        """32 bits that change with the weights; all hosts must ask for it."""
+        return fingerprint.of_devices([self._encoder[1], self._decoder[1]])
 
 
 def read(folder: Path, mesh: jax.sharding.Mesh) -> LatentSpace:
@@ -122,8 +129,7 @@ def of_run(latents: Latents, run_dir: Path, mesh: jax.sharding.Mesh) -> LatentSp
     Raises:
       FileNotFoundError, ValueError: there is no autoencoder, or it is not as `latents` says.
     """
-    is_kept = (run_dir / FOLDER).is_dir()
-    folder = run_dir if is_kept else Path(latents.autoencoder).expanduser()
+    folder = run_dir if _has_copy(run_dir) else Path(latents.autoencoder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(
             f"latents.autoencoder={latents.autoencoder}: there is no such folder; train one by "
@@ -141,16 +147,24 @@ def of_run(latents: Latents, run_dir: Path, mesh: jax.sharding.Mesh) -> LatentSp
 
 
 def keep(space: LatentSpace, run_dir: Path) -> None:
-    """Copies the autoencoder into a run's folder, unless it is there."""
-    if not (run_dir / FOLDER).is_dir():
+    """Copies the autoencoder into a run's folder, unless it has one that belongs to the run."""
+    if not _has_copy(run_dir):
         save(space.autoencoder, run_dir)
+
+
+def _has_copy(run_dir: Path) -> bool:
+    """Whether a run has begun with the autoencoder in its folder; before, it is left of another."""
+    return bool(checkpoint.steps(run_dir)) and (run_dir / FOLDER).is_dir()
 
 
 def save(autoencoder: Autoencoder, run_dir: Path) -> None:
     """Writes an autoencoder into a run's folder, as diffusers does, in place of an older one."""
-    unfinished = run_dir / f".{FOLDER}"
+    unfinished, older = run_dir / f".{FOLDER}", run_dir / f".{FOLDER}-older"
     with checkpoint.as_save_error(run_dir, OSError):
         shutil.rmtree(unfinished, ignore_errors=True)
         unet_flax.save_diffusers(autoencoder, unfinished)
-        shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
+        if (run_dir / FOLDER).is_dir():
+            (run_dir / FOLDER).rename(older)  # a rename is over at once: a kill leaves one of both
         unfinished.rename(run_dir / FOLDER)
+        shutil.rmtree(older, ignore_errors=True)

@@ -1,17 +1,15 @@
-"""Recipes: `configs/NAME.py` defines `recipe`; the first line of its docstring describes it."""
+"""Recipes: `configs/NAME.py` defines `recipe`; the first line of its docstring describes it.
+
+What a recipe is lies in `configs/recipe`.
+"""
 
 import ast
 import difflib
 import importlib
 from pathlib import Path
 
-from configs.autoencoder import AutoencoderRecipe
-from configs.recipe import Recipe, Sampling
-from configs.run import Run
+from configs.recipe import AnyRecipe, AutoencoderRecipe, Recipe, Run, Sampling
 from diffusion.training.optimizers import Adam, Muon, Optax
-
-AnyRecipe = Recipe | AutoencoderRecipe
-"""What `train.py` can train."""
 
 __all__ = [
     "Adam",

@@ -5,14 +5,14 @@
     python sample.py runs/emoji_latent --prompt "a blue heart" "flag: Italy" --guidance 3
 
 The drawings are encoded once, as 16x16 latents of 4 channels, and the run keeps a copy of the
-autoencoder. The network is that of `emoji` without its largest level. This recipe is not from a
-paper: preconditioning and sampler are EDM's (arXiv:2206.00364), latents those of arXiv:2112.10752.
+autoencoder. The network has 30 M parameters with a transformer of its own that reads the words.
+This recipe is not from a paper: preconditioning and sampler are EDM's (arXiv:2206.00364), the
+latents are as in arXiv:2112.10752.
 """
 
 from configs import Adam, Recipe, Run, Sampling
 from diffusion import EDM, HalfLife, Heun, Karras, LogNormal
-from diffusion.data import EmojiCaptions
-from diffusion.data.latents import Latents
+from diffusion.data import EmojiCaptions, Latents
 from unet_flax import TextEncoderConfig, UNetConfig
 
 recipe = Recipe(

@@ -9,7 +9,7 @@ from runs import mistake, samples
 
 import diffusion as dm
 import sample
-from commands import pipeline, sample_request
+from commands import pipeline, sample_options
 from configs.recipe import Sampling
 from diffusion.data import images
 from diffusion.pixels import from_pixels, to_pixels
@@ -216,7 +216,7 @@ def test_a_mistake_in_editing_is_one_line(run_dir, files, capsys, tmp_path, opti
     ],
 )
 def test_a_sampler_that_is_named_has_its_own_defaults(recipes, options, expected):
-    request = sample_request.parse(["folder", *options])
+    request = sample_options.parse(["folder", *options])
     assert request.sampling(Sampling(sampler=recipes)).sampler == expected
 
 

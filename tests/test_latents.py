@@ -295,6 +295,23 @@ def refused(make, says):
     assert "\n" not in str(error.value)
 
 
+def test_an_autoencoder_that_another_run_has_left_in_the_folder_is_replaced(autoencoder, tmp_path):
+    left = unet_flax.make(TINY, nnx.Rngs(1))
+    latents.save(left, tmp_path)
+    trained(on_latents(autoencoder, "--run.num-steps", "2"), tmp_path)
+    kept, wanted = (unet_flax.load_diffusers(f / "autoencoder") for f in (tmp_path, autoencoder))
+    assert_bitwise_equal(unet_flax.functional(kept)[1], unet_flax.functional(wanted)[1])
+
+
+def test_weights_of_another_distance_are_refused_before_training(tmp_path, capsys):
+    safetensors.numpy.save_file({"a": np.zeros(1)}, tmp_path / "other.safetensors")
+    options = ("--perceptual-weight", 1, "--perceptual-files", tmp_path / "other.safetensors")
+    small = ("--data.image-size", 8, "--data.batch-size", 4, "--run-dir", tmp_path / "run")
+    says = mistake(train.main, ["emoji_autoencoder", *options, *small], capsys)
+    assert "they hold no weights of torchvision's vgg16" in says
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_latents_cannot_be_is_refused(autoencoder, run, tmp_path):
     mesh = dm.Mesh(data=1).make()
 

@@ -9,6 +9,7 @@ from diffusion.data.emoji.edit_pairs import EmojiEdits
 from diffusion.data.emoji.openmoji import OpenMoji
 from diffusion.data.fashion_mnist import FashionMnist
 from diffusion.data.imagenet64 import ImageNet64
+from diffusion.data.latents import Latents
 from diffusion.data.pairs import PicturePairs
 from diffusion.data.pictures import Pictures
 
@@ -49,6 +50,7 @@ __all__ = [
     "FashionMnist",
     "ImageArrays",
     "ImageNet64",
+    "Latents",
     "OpenMoji",
     "PicturePairs",
     "Pictures",

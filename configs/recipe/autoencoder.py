@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from configs.run import Run, check_batches
+from configs.recipe.run import Run, check_batches
 from diffusion.data import AnyDataset
 from diffusion.data.dataset import Spec
 from diffusion.ranges import demand

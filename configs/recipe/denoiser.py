@@ -1,4 +1,4 @@
-"""The fields of a recipe.
+"""The fields of a recipe that trains a denoiser.
 
 Classes (which sampler, which optimiser) are chosen in a recipe's file; numbers can also be set on
 the command line. A recipe states each fact once: a field that is None takes its value from the
@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from configs.resolution import fitted, has_schedule, on_schedule, with_sigma_data
-from configs.run import Run, check_batches, positive
+from configs.recipe.resolution import fitted, has_schedule, on_schedule, with_sigma_data
+from configs.recipe.run import Run, check_batches, positive
 from diffusion import conditions
 from diffusion.data import AnyDataset
 from diffusion.data.dataset import Spec
