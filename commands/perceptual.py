@@ -5,11 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors.numpy
-
+from commands import weight_file
 from diffusion.metrics import lpips
 from diffusion.training.reconstruction import Perceptual
-from unet_flax.diffusers.torch_file import read_torch_file
 
 
 def read(files: Sequence[str]) -> Perceptual | None:
@@ -23,9 +21,7 @@ def read(files: Sequence[str]) -> Perceptual | None:
         return None
     params: dict[str, Any] = {}
     for name in files:
-        path = Path(name).expanduser()
-        is_safe = path.suffix == ".safetensors"
-        params |= safetensors.numpy.load(path.read_bytes()) if is_safe else read_torch_file(path)
+        params |= weight_file.read(Path(name).expanduser())
     if "features.0.weight" not in params:
         raise ValueError(f"{', '.join(files)}: they hold no weights of {lpips.FILE}.")
     lpips.check(params)

@@ -159,6 +159,10 @@ def test_lpips_is_read_of_its_two_files(tmp_path):
     with pytest.raises(ValueError, match="hold no weights of torchvision's vgg16"):
         perceptual.read(files[1:])
     assert perceptual.read(()) is None
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "lin.safetensors").read_bytes()[:-8])
+    with pytest.raises(ValueError, match=r"cut.safetensors is damaged: .*") as error:
+        perceptual.read([str(tmp_path / "cut.safetensors")])
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
