@@ -13,7 +13,7 @@ demo: $(READY)  ## train on digits, draw them, and say how good they are (about 
 	$(RUN) train.py digits
 	$(RUN) -m benchmarks.digits_accuracy runs/digits
 
-demo-edit: $(READY)  ## train an editor on pairs of emoji, draw held-out edits, measure them (about twelve minutes)
+demo-edit: $(READY)  ## train an editor on pairs of emoji, draw held-out edits, measure them (12 to 18 minutes)
 	$(RUN) train.py emoji_edit_small
 	$(RUN) -m benchmarks.edit_accuracy runs/emoji_edit_small
 

@@ -162,7 +162,7 @@ def parse(argv: list[str]) -> SampleRequest:
         "--keep-attention",
         nargs=2,
         type=float,
-        metavar=("TEXT", "SELF"),
+        metavar=("CROSS", "SELF"),
         help="draw --prompt with the layout of --source-prompt: shares of the steps in which "
         "attention to the text, and of the image to itself, are those under --source-prompt, such "
         "as 0.8 0.4; from noise, or of an image with --replay",
